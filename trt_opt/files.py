@@ -1,0 +1,94 @@
+"""Writing a file whole or not at all, and hashing one; what goes wrong becomes a `StorageError`."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from trt_opt.errors import StorageError
+
+_READ_BYTES = 1 << 20
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free space, or choose another folder"),
+    errno.EDQUOT: ("the disk quota is used up", "free space, or choose another folder"),
+    errno.EFBIG: ("the file is larger than this process or file system may write", "raise the limit (ulimit -f)"),
+    errno.EACCES: ("permission denied", "choose a folder that you may write, or change its owner or mode"),
+    errno.EPERM: ("permission denied", "choose a folder that you may write, or change its owner or mode"),
+    errno.EROFS: ("the file system is read-only", "choose another folder"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another folder"),
+    errno.EISDIR: ("this is a folder, not a file", "choose another name"),
+    errno.EEXIST: ("a file of this name is in the way", "choose another folder"),
+    errno.ENOENT: ("no such file or folder", None),
+}
+
+WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Error numbers that only writing gives."""
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Writes a file under a temporary name beside it and renames it, so that nobody ever sees half of it.
+
+    On return the content is on the disk. An older file of that name stays until it is replaced whole. A process that
+    is killed in between leaves the temporary file, `.<name>.<random>.tmp`.
+
+    Args:
+        path: The file; its folder must exist.
+        data: The content; text is written as UTF-8.
+
+    Raises:
+        StorageError: The disk is full, or the folder is missing or cannot be written.
+    """
+    # A short name, so that a long one does not become too long.
+    temporary = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        StorageError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_READ_BYTES):
+                digest.update(piece)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Returns once a file's content, or a folder's list of names, is on the disk.
+
+    Folders are skipped on Windows, which has no such call.
+    """
+    if os.name != "posix" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def storage_error(error: OSError, path: Path, *, hint: str | None = None) -> StorageError:
+    """The error to raise for what the operating system said about a path."""
+    reason, advice = _REASONS.get(error.errno or 0, (error.strerror or str(error), None))
+    return StorageError(reason, where=str(path), hint=hint or advice)

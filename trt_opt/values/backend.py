@@ -1,0 +1,44 @@
+"""What a builder says of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trt_opt.values.summary import RefusedNode
+from trt_opt.values.tensors import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ParseReport:
+    """The parser's answer.
+
+    Attributes:
+        refused: The nodes it refuses; empty if it takes the model.
+        warnings: What it warned of, one line each.
+        inputs: The network's inputs as the builder sees them.
+        outputs: Its outputs.
+    """
+
+    refused: tuple[RefusedNode, ...]
+    warnings: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """An engine just written.
+
+    Attributes:
+        engine_bytes: Its size.
+        seconds: How long the builder took.
+        inputs: Its inputs.
+        outputs: Its outputs.
+        warnings: What the builder warned of, one line each.
+    """
+
+    engine_bytes: int
+    seconds: float
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,123 @@
+"""What is asked of a builder, and what lies beside an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trt_opt.values.accuracy import Comparison
+from trt_opt.values.precision import PrecisionPlan
+from trt_opt.values.rewriting import RewriteReport
+from trt_opt.values.samples import DataProvenance
+from trt_opt.values.shapes import ShapeRange
+from trt_opt.values.tensors import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """The options a backend needs beside the graph itself.
+
+    Attributes:
+        target: The target as text.
+        profile: One range per dynamic input.
+        workspace_bytes: Limit of scratch memory; None leaves it to the library.
+        optimization_level: 0 … 5; None leaves it to the library.
+    """
+
+    target: str
+    profile: Mapping[str, ShapeRange] = field(default_factory=dict)
+    workspace_bytes: int | None = None
+    optimization_level: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file, its size and its hash."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The model in one precision.
+
+    Attributes:
+        name: "FP32", "FP16", "INT8 + FP16".
+        onnx_bytes: Size of the graph with its weights.
+        engine_bytes: Size of the engine; None where none was built.
+        accuracy: Against the float model on the evaluation data; None without any.
+    """
+
+    name: str
+    onnx_bytes: int
+    engine_bytes: int | None = None
+    accuracy: Comparison | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything that decided an engine; lies beside it and is checked before it is deserialised.
+
+    Attributes:
+        tool: "trt-opt 0.1.0".
+        library: "tensorrt_rtx 1.7.1.116".
+        built_at: UTC, ISO 8601.
+        recipe: The request, in the words of a recipe file; `build --from` repeats it.
+        model: The model as given.
+        engine: The engine.
+        graph: The graph the engine was built from.
+        table: The calibration table's file, or None.
+        options: What the builder was told.
+        inputs: The engine's inputs.
+        outputs: The engine's outputs.
+        calibration: The data the ranges come from, or None.
+        evaluation: The data accuracy was measured on, or None.
+        precision: The precision of every layer as asked; what the builder made of it can be read on a GPU only.
+        rewrite: What the graph passes changed and declined.
+        variants: The precisions compared, FP32 first, the engine's own last.
+        seconds: Stage → how long it took, in order.
+        warnings: What the user should know, one sentence each.
+        builder_warnings: What the vendor's library said, in its own words.
+        packages: Package → version, as installed during the build.
+    """
+
+    tool: str
+    library: str
+    built_at: str
+    recipe: Mapping[str, Any]
+    model: FileRecord
+    engine: FileRecord
+    graph: FileRecord
+    table: FileRecord | None
+    options: BuildOptions
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    calibration: DataProvenance | None
+    evaluation: DataProvenance | None
+    precision: PrecisionPlan
+    rewrite: RewriteReport
+    variants: tuple[Variant, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    builder_warnings: tuple[str, ...] = ()
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOutcome:
+    """An engine in the store.
+
+    Attributes:
+        engine: Path of the engine.
+        manifest_path: Path of the manifest beside it.
+        manifest: Its content.
+        reused: Whether the engine was there already and passed its checks.
+    """
+
+    engine: str
+    manifest_path: str
+    manifest: Manifest
+    reused: bool

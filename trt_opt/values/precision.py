@@ -1,0 +1,64 @@
+"""Which layer runs in which precision, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from trt_opt.values.samples import DataProvenance
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDecision:
+    """The precision chosen for one node.
+
+    Attributes:
+        node: The node's name (its first output's name where it has none).
+        op_type: The operator.
+        precision: What it shall run in.
+        rule: The placement rule that decided.
+        reason: One sentence for the user.
+    """
+
+    node: str
+    op_type: str
+    precision: Precision
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionPlan:
+    """All decisions about a graph.
+
+    Attributes:
+        layers: One decision per node, in graph order.
+        kept_fp32: Tensor → why it stays FP32 although FP16 was asked for.
+    """
+
+    layers: tuple[LayerDecision, ...]
+    kept_fp32: Mapping[str, str] = field(default_factory=dict)
+
+    def count(self, precision: Precision) -> int:
+        """How many nodes run in this precision."""
+        return sum(layer.precision == precision for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationReport:
+    """A quantised model file.
+
+    Attributes:
+        output: The file.
+        plan: The precision of every layer.
+        data: What the ranges rest on; None without calibration.
+        warnings: What the user should know.
+    """
+
+    output: str
+    plan: PrecisionPlan
+    data: DataProvenance | None
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,31 @@
+"""How a stage tells how far it is, without knowing who listens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives what a stage has done; the command line turns it into bars or plain lines."""
+
+    def start(self, stage: str, total: int | None, unit: str = "samples") -> None:
+        """A stage begins; `total` is None where the amount of work is unknown."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Some of it is done."""
+
+    def finish(self) -> None:
+        """The stage is done."""
+
+
+class Silent:
+    """Listens to nothing: for library use and tests."""
+
+    def start(self, stage: str, total: int | None, unit: str = "samples") -> None:
+        """Ignores the start."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Ignores the progress."""
+
+    def finish(self) -> None:
+        """Ignores the end."""

@@ -1,0 +1,69 @@
+"""The data a model is calibrated and judged with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One feed of the model.
+
+    Attributes:
+        name: Where it comes from, fit for an error message: "calibration.npz[12]", "photos/cat.jpg".
+        feed: One array per graph input, with the input's rank and element type.
+        label: The sample's own labels, shape [batch] or scalar; None where there are none.
+    """
+
+    name: str
+    feed: Mapping[str, NDArray[np.generic]]
+    label: NDArray[np.generic] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataProvenance:
+    """Which data a result rests on.
+
+    Attributes:
+        source: What the user wrote after --calib-data or --eval-data.
+        sha256: A hash of the content and of the preprocessing.
+        samples: How many samples were consumed.
+        random: True for `random:N`; the results then say so everywhere.
+        preprocess: The preprocessing as written, or None.
+    """
+
+    source: str
+    sha256: str
+    samples: int
+    random: bool = False
+    preprocess: str | None = None
+
+
+class Dataset(Protocol):
+    """A source of samples that can be walked through any number of times, in the same order."""
+
+    @property
+    def source(self) -> str:
+        """What the user wrote."""
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the samples are random numbers."""
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether samples carry labels."""
+
+    def __len__(self) -> int:
+        """The number of samples."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples, one at a time; nothing already yielded is kept."""
+
+    def provenance(self) -> DataProvenance:
+        """Source, content hash and number of samples; computed once."""
