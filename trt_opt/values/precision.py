@@ -8,7 +8,8 @@ from typing import Literal
 
 from trt_opt.values.samples import DataProvenance
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "other"]
+"""Where "other" are nodes without a floating-point tensor: shapes, indices, masks."""
 
 
 @dataclass(frozen=True, slots=True)

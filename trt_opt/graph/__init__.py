@@ -1,0 +1,1 @@
+"""ONNX models in and out: loading, saving, checking, asking and editing; onnx-graphsurgeon lives here."""
