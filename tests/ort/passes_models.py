@@ -1,0 +1,73 @@
+"""Small models and their runs for the tests of trt_opt.passes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import ModelProto, numpy_helper
+
+from trt_opt.graph.query import count_operators, graph_inputs, graph_outputs
+from trt_opt.passes.base import Pass
+from trt_opt.passes.verification import difference, run_model
+from trt_opt.values.rewriting import PassReport
+from trt_opt.values.samples import Sample
+
+FLOAT32_TOLERANCE = 1e-5
+"""Relative to the largest output: a few dozen roundings of float32, of the small graphs here."""
+
+
+def model_of(text: str, *, ir_version: int = 8, opset: int = 17, **weights: np.ndarray) -> ModelProto:
+    """A model from ONNX's text notation of a graph, with the given initialisers."""
+    model = onnx.parser.parse_model(f'<ir_version: {ir_version}, opset_import: ["": {opset}]>\n{text}')
+    for name, values in weights.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
+    return model
+
+
+def floats(*shape: int, seed: int = 0) -> np.ndarray:
+    """Normally distributed float32 numbers."""
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def random_samples(model: ModelProto, count: int = 2) -> list[Sample]:
+    """Random feeds; dynamic sizes are 2."""
+    rng = np.random.default_rng(1)
+    samples = []
+    for number in range(count):
+        feed = {}
+        for spec in graph_inputs(model):
+            shape = [size if isinstance(size, int) else 2 for size in spec.shape or ()]
+            feed[spec.name] = np.asarray(rng.normal(size=shape)).astype(spec.dtype)
+        samples.append(Sample(f"random[{number}]", feed))
+    return samples
+
+
+def applied(entry: Pass, model: ModelProto, samples: Sequence[Sample] = ()) -> tuple[ModelProto, PassReport]:
+    """Runs the pass once, and asserts what holds for every pass.
+
+    The model given is not edited, the signature and the numbers stay, the result is valid, and a second run finds
+    nothing more to do.
+    """
+    before = model.SerializeToString(deterministic=True)
+    after, report = entry.run(model)
+    assert model.SerializeToString(deterministic=True) == before
+    assert (after is model) == (not report.changed)
+    assert graph_inputs(after) == graph_inputs(model)
+    assert graph_outputs(after) == graph_outputs(model)
+    onnx.checker.check_model(after, full_check=True)
+    samples = samples or random_samples(model)
+    error, reason = difference(run_model(model, samples), run_model(after, samples))
+    assert not reason
+    assert error <= FLOAT32_TOLERANCE
+    again, second = entry.run(after)
+    assert again is after
+    assert second.declined == tuple(decline for decline in report.declined if decline in second.declined)
+    return after, report
+
+
+def operators(model: ModelProto) -> dict[str, int]:
+    """Operator → how often, subgraphs included."""
+    return dict(Counter(count_operators(model)))

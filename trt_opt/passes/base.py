@@ -1,0 +1,128 @@
+"""What a pass is.
+
+A pass takes a ModelProto and gives one back with a report, so that anything can be a pass: an edit of the graph, a
+conversion by onnx itself, the inlining of functions. Nearly all passes edit the graph; for them `GraphPass` does the
+import and the export, once per run and only if something changed, and hands `apply` a `GraphEdit`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import ClassVar
+
+import onnx_graphsurgeon as gs
+from onnx import ModelProto
+
+from trt_opt.graph.edit import graph_output_ids, label, tensor_names
+from trt_opt.graph.names import fresh_name
+from trt_opt.graph.query import static_shapes
+from trt_opt.graph.surgeon import graph_from_model, model_from_graph
+from trt_opt.values.rewriting import Change, Decline, PassReport
+
+DOCSTRING_SECTIONS = ("What it does:", "Why TensorRT wants it:", "Example:", "When it declines:")
+"""What the docstring of every pass is made of; `explain` prints it."""
+
+
+class Pass(ABC):
+    """One rewrite of a model that keeps what it computes. Subclasses document themselves in DOCSTRING_SECTIONS."""
+
+    name: ClassVar[str]
+    """The name on the command line and in reports: lower case, with underscores."""
+
+    @abstractmethod
+    def run(self, model: ModelProto) -> tuple[ModelProto, PassReport]:
+        """Rewrites as much as one walk over the model finds; the runner repeats it until nothing changes.
+
+        Args:
+            model: Is not edited.
+
+        Returns:
+            The new model, or the very same object where nothing changed, and what was done and declined.
+        """
+
+    @property
+    def documentation(self) -> str:
+        """The docstring."""
+        return inspect.getdoc(type(self)) or ""
+
+
+class GraphPass(Pass):
+    """A pass that edits the GraphSurgeon graph in place."""
+
+    def run(self, model: ModelProto) -> tuple[ModelProto, PassReport]:
+        """Imports the model, applies the pass, and exports if something changed."""
+        edit = GraphEdit(model)
+        self.apply(edit)
+        report = PassReport(self.name, tuple(edit.changes), tuple(edit.declines))
+        return (edit.exported() if report.changed else model), report
+
+    @abstractmethod
+    def apply(self, edit: GraphEdit) -> None:
+        """Edits `edit.graph`, and tells `edit` everything it changed or declined."""
+
+
+class GraphEdit:
+    """A graph being edited, with what a pass needs to know of it.
+
+    Attributes:
+        model: Where the graph came from; read only.
+        graph: The graph, to be edited in place.
+        changes: What was changed so far.
+        declines: What was declined so far.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        self.graph: gs.Graph = graph_from_model(model)
+        self.changes: list[Change] = []
+        self.declines: list[Decline] = []
+
+    def changed(self, node: gs.Node | str, what: str) -> None:
+        """Notes a change, in a few words: "folded into Conv 'conv1'"."""
+        self.changes.append(Change(node if isinstance(node, str) else label(node), what))
+
+    def declined(self, node: gs.Node | str, why: str) -> None:
+        """Notes what the pass is for but did not do here, and why."""
+        self.declines.append(Decline(node if isinstance(node, str) else label(node), why))
+
+    def fresh_name(self, base: str) -> str:
+        """A tensor name that is not in use anywhere in the model."""
+        return fresh_name(base, self._names)
+
+    def is_graph_output(self, tensor: gs.Tensor) -> bool:
+        """Whether the tensor was an output of the graph, or of one nested in it, when editing began."""
+        return id(tensor) in self._output_ids
+
+    @cached_property
+    def opset(self) -> int:
+        """The version of the standard operators; 0 where the model imports none of them."""
+        versions = (entry.version for entry in self.model.opset_import if entry.domain in {"", "ai.onnx"})
+        return int(next(versions, 0))
+
+    def static_shape(self, tensor: gs.Tensor) -> tuple[int, ...] | None:
+        """The tensor's shape where it follows from the graph's inputs; None inside nested graphs."""
+        return self._shapes.get(tensor.name) if id(tensor) in self._main_tensors else None
+
+    def exported(self) -> ModelProto:
+        """The graph as a model."""
+        return model_from_graph(self.graph, like=self.model)
+
+    @cached_property
+    def _names(self) -> set[str]:
+        return tensor_names(self.graph) | {tensor.name for tensor in self.model.graph.initializer}
+
+    @cached_property
+    def _output_ids(self) -> set[int]:
+        return graph_output_ids(self.graph)
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return static_shapes(self.model)
+
+    @cached_property
+    def _main_tensors(self) -> set[int]:
+        """Nested graphs may give a tensor of their own a name that the main graph has too."""
+        made = (tensor for node in self.graph.nodes for tensor in node.outputs)
+        return {id(tensor) for tensor in (*self.graph.inputs, *made)}
