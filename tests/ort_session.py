@@ -1,0 +1,27 @@
+"""ONNX Runtime without any optimisation: what a graph says, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+
+def outputs_of(model: onnx.ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    """Runs a model once."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feed)), strict=True))
+
+
+def sqnr_db(reference: NDArray[np.generic], candidate: NDArray[np.generic]) -> float:
+    """Signal to quantisation noise, dB."""
+    signal = reference.astype(np.float64)
+    noise = signal - candidate.astype(np.float64)
+    return float(10 * np.log10(np.sum(signal**2) / max(np.sum(noise**2), 1e-30)))
