@@ -140,6 +140,8 @@ def _mapping_from_plain(kind: Any, plain: Any, where: str) -> dict[str, Any]:
 
 
 def _scalar_from_plain(kind: Any, plain: Any, where: str) -> Any:
+    if kind is float and plain is None:
+        return math.nan  # what `plain_from_value` made of NaN and infinity
     if kind is float and isinstance(plain, int) and not isinstance(plain, bool):
         return float(plain)
     if not isinstance(plain, kind) or (kind is int and isinstance(plain, bool)):
