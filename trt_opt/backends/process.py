@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -71,13 +72,20 @@ class Worker:
         except OSError as error:
             self._log.close()
             raise WorkerError(f"the worker cannot be started: {error}", where=self._command[0]) from error
-        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+        if self._process is not None:
+            self._listener.join()
+            for pipe in filter(None, (self._process.stdin, self._process.stdout)):
+                # A child that died may have left a request in the pipe.
+                with contextlib.suppress(OSError):
+                    pipe.close()
         self._pass_log_on()
         self._log.close()
 
@@ -156,7 +164,8 @@ class Worker:
         if process is None or process.poll() is not None:
             return
         if process.stdin is not None:
-            process.stdin.close()
+            with contextlib.suppress(OSError):
+                process.stdin.close()
         try:
             process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:

@@ -138,6 +138,9 @@ def cleaned(reason: str) -> str:
     """
     text = re.sub(r"\s+", " ", reason).strip()
     text = re.sub(r"^\S+\.cpp:\d+ In function \S+: (\[\d+\] )?", "", text)
+    quoted = re.search(r'&& "([^"]+)"', text)
+    if quoted:
+        return quoted[1]
     assertion = re.match(r"Assertion failed: .*?(?:: | && \")([^:\"]{12,})\"?$", text)
     return assertion[1].strip() if assertion else text
 

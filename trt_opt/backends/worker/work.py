@@ -54,6 +54,7 @@ def build(request, send):
     builder, network, parser, refused = parsed(trt, request["model"], log)
     if refused:
         raise RefusedError(refused)
+    require_profile(network, request["profile"])
     config = configuration(trt, request, listening.progress_monitor(trt, send))
     try:
         engine = EngineBytesFromNetwork((builder, network, parser), config)()
@@ -77,6 +78,24 @@ def parsed(trt, model, log):
     if not accepted and not refused:
         refused = [{"node": "", "op_type": "", "reason": " ".join(log.errors) or "the parser gave no reason"}]
     return builder, network, parser, refused
+
+
+def require_profile(network, profile):
+    """Refuses what Polygraphy would silently build for size 1, and what needs values that a profile lacks.
+
+    Raises:
+        RefusedError: Names the input.
+    """
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        if tensor.is_shape_tensor:
+            reason = "the input {!r} decides a shape, and engines need its value when they are built".format(
+                tensor.name
+            )
+            raise RefusedError([{"node": tensor.name, "op_type": "graph input", "reason": reason}])
+        if -1 in tuple(tensor.shape) and tensor.name not in profile:
+            reason = "the input {!r} has dynamic dimensions and no optimization profile".format(tensor.name)
+            raise RefusedError([{"node": tensor.name, "op_type": "graph input", "reason": reason}])
 
 
 def refusal(error):
