@@ -1,0 +1,59 @@
+"""The options that several verbs share, each said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="The ONNX file.", show_default=False)]
+OptionalModel = Annotated[str | None, typer.Argument(help="The ONNX file.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+CalibData = Annotated[
+    str | None,
+    typer.Option(
+        help="Samples for the ranges: .npz, .npy, a folder of .npz files or images, module:function, random:N.",
+        show_default=False,
+    ),
+]
+EvalData = Annotated[
+    str | None, typer.Option(help="Samples to measure accuracy on, with `labels` if there are any.", show_default=False)
+]
+PreprocessText = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        help="How images become inputs: resize=256,crop=224,layout=NCHW,color=RGB,scale=1/255,mean=…,std=…",
+        show_default=False,
+    ),
+]
+CalibratorText = Annotated[
+    str | None, typer.Option("--calibrator", help="entropy, minmax, percentile or mse.", show_default="entropy")
+]
+TargetText = Annotated[
+    str | None,
+    typer.Option("--target", help="rtx, rtx:8.6, rtx:8.6+8.9, tensorrt.", show_default="TensorRT with a GPU, else rtx"),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="A node to leave in float; may be given several times.", show_default=False)
+]
+Int8 = Annotated[
+    bool | None, typer.Option("--int8", help="INT8 where the placement policy says so.", show_default=False)
+]
+Fp16 = Annotated[
+    bool | None,
+    typer.Option("--fp16/--no-fp16", help="FP16 for the layers that are not INT8.", show_default="yes with --int8"),
+]
+IoFp16 = Annotated[
+    bool | None, typer.Option("--io-fp16", help="FP16 graph inputs and outputs too.", show_default=False)
+]
+Table = Annotated[
+    str | None, typer.Option(help="A calibration table to use instead of a data pass.", show_default=False)
+]
+ReuseTable = Annotated[
+    bool | None,
+    typer.Option("--reuse-table", help="Use the table even if it was made for something else.", show_default=False),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]

@@ -1,0 +1,68 @@
+"""Progress on stderr: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+
+class TerminalProgress:
+    """Listens to the stages of one verb.
+
+    Args:
+        stream: Where to write; bars are drawn if it is a terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar: Progress | None = None
+        self._stage, self._unit = "", ""
+        self._done, self._began = 0, 0.0
+
+    def start(self, stage: str, total: int | None, unit: str = "samples") -> None:
+        """Draws an empty bar."""
+        self.close()
+        self._stage, self._unit, self._done, self._began = stage, unit, 0, time.perf_counter()
+        if not self._stream.isatty():
+            return
+        columns = [SpinnerColumn(), TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn()]
+        self._bar = Progress(
+            *columns,
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(file=self._stream),
+            transient=True,
+        )
+        self._bar.add_task(stage, total=total, rate="")
+        self._bar.start()
+
+    def advance(self, amount: int = 1) -> None:
+        """Moves the bar."""
+        self._done += amount
+        if self._bar is not None:
+            task = self._bar.task_ids[0]
+            self._bar.update(task, advance=amount, rate=self._rate())
+
+    def finish(self) -> None:
+        """Removes the bar and leaves one line."""
+        if not self._stage:
+            return
+        took = time.perf_counter() - self._began
+        amount = f"{self._done} {self._unit}, {self._rate()}, " if self._done else ""
+        self.close()
+        self._stream.write(f"{self._stage:<10} {amount}{took:.1f} s\n")
+        self._stream.flush()
+        self._stage = ""
+
+    def close(self) -> None:
+        """Removes the bar without a word."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _rate(self) -> str:
+        took = max(time.perf_counter() - self._began, 1e-9)
+        return f"{self._done / took:.1f} {self._unit}/s"

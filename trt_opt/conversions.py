@@ -1,0 +1,140 @@
+"""File to file: what the verbs rewrite, calibrate, quantize and compare do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import onnx
+
+from calibrators import CalibrationCache, text_from_cache
+from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
+from trt_opt.compare import Limits, compare
+from trt_opt.datasets import open_dataset, preprocess_from_text
+from trt_opt.errors import RequestError
+from trt_opt.files import write_atomically
+from trt_opt.graph.load import load_model
+from trt_opt.graph.query import graph_inputs
+from trt_opt.graph.save import save_model
+from trt_opt.passes.runner import rewrite
+from trt_opt.preparation import SAMPLES_FOR_PASSES, loaded, precision_request, ranges_table
+from trt_opt.quantize.stage import float_graph, quantized_graph
+from trt_opt.recipe import Recipe
+from trt_opt.values.accuracy import Comparison
+from trt_opt.values.calibration import CalibrationTable
+from trt_opt.values.codec import json_from_value
+from trt_opt.values.precision import QuantizationReport
+from trt_opt.values.progress import Progress
+from trt_opt.values.rewriting import RewriteReport
+from trt_opt.values.samples import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteRequest:
+    """What `trt-opt rewrite` was asked for; the fields are its options."""
+
+    model: str
+    output: str
+    data: str | None = None
+    preprocess: str | None = None
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    force: bool = False
+
+
+def rewritten_file(request: RewriteRequest, progress: Progress) -> RewriteReport:
+    """Rewrites a model file.
+
+    Raises:
+        RequestError: The output exists, or a pass is unknown.
+        ModelFileError: The model cannot be read.
+    """
+    output = _free(Path(request.output), force=request.force)
+    model = load_model(request.model)
+    data = _opened(request.data, request.preprocess, model) if request.data else ()
+    samples = tuple(islice(data, SAMPLES_FOR_PASSES))
+    rewritten, report = rewrite(model, samples=samples, only=request.only, skip=request.skip, progress=progress)
+    save_model(rewritten, output)
+    return report
+
+
+def calibrated_file(
+    recipe: Recipe, output: Path, progress: Progress, *, cache_version: str | None, force: bool
+) -> CalibrationTable:
+    """Calibrates a model and writes the table, and TensorRT's calibration cache beside it if a version is named.
+
+    Raises:
+        RequestError: The output exists, or there is nothing to calibrate with.
+        DataError: The data do not fit.
+    """
+    _free(output, force=force)
+    if recipe.calib_data is None:
+        raise RequestError("there is nothing to calibrate with", hint="--calib-data DATA")
+    cache_file = output.with_suffix(".cache")
+    source, data = loaded(recipe, progress)
+    graph = float_graph(source.rewritten, precision_request(recipe))
+    table = ranges_table(recipe, graph, data.calibration, progress)
+    if table is None:
+        raise RequestError("this model has no tensor to calibrate", where=recipe.model)
+    write_atomically(output, json_from_value(table))
+    if cache_version is not None:
+        write_atomically(cache_file, cache_from_table(table, cache_version))
+    return table
+
+
+def cache_from_table(table: CalibrationTable, version: str) -> str:
+    """TensorRT's calibration cache with the table's thresholds, for TensorRT up to 10."""
+    scales = {name: found.amax / 127 for name, found in table.ranges.items() if found.amax is not None}
+    algorithm = "MinMaxCalibration" if table.calibrator.startswith("minmax") else "EntropyCalibration2"
+    return text_from_cache(CalibrationCache(version, algorithm, scales))
+
+
+def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: bool) -> QuantizationReport:
+    """Writes the model with Q/DQ pairs and FP16 in it.
+
+    Raises:
+        RequestError: The output exists.
+        UnsupportedModelError: No layer can run in INT8.
+    """
+    _free(output, force=force)
+    source, data = loaded(recipe, progress)
+    graph = float_graph(source.rewritten, precision_request(recipe))
+    table = ranges_table(recipe, graph, data.calibration, progress)
+    result = quantized_graph(graph, table.ranges if table else {})
+    with OnnxRuntimeRunner(result.model, optimised=False):
+        save_model(result.model, output)
+    return QuantizationReport(str(output), result.plan, table.data if table else None, result.warnings)
+
+
+def compared_files(
+    files: tuple[str, str], source: str, preprocess: str | None, limits: Limits, progress: Progress
+) -> Comparison:
+    """Compares two model files on data, both in ONNX Runtime.
+
+    Raises:
+        DataError: The data do not fit the models.
+    """
+    reference, candidate = (load_model(file) for file in files)
+    data = _opened(source, preprocess, reference)
+    return compare(
+        OnnxRuntimeRunner(reference, optimised=False, name=f"{files[0]} on ONNX Runtime"),
+        OnnxRuntimeRunner(candidate, optimised=False, name=f"{files[1]} on ONNX Runtime"),
+        data,
+        limits=limits,
+        progress=progress,
+    )
+
+
+def _opened(source: str, preprocess: str | None, model: onnx.ModelProto) -> Dataset:
+    steps = preprocess_from_text(preprocess) if preprocess else None
+    return open_dataset(source, graph_inputs(model), preprocess=steps)
+
+
+def _free(output: Path, *, force: bool) -> Path:
+    """The output path, if it may be written."""
+    if output.exists() and not force:
+        raise RequestError("the output file exists already", where=str(output), hint="--force overwrites it")
+    if not output.parent.is_dir():
+        raise RequestError("the folder to write into does not exist", where=str(output.parent))
+    return output

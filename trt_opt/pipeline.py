@@ -1,0 +1,220 @@
+"""The stages in order: from a recipe to an engine in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import onnx
+
+from trt_opt import __version__
+from trt_opt.backends import Backend, backend_for, target_or_default
+from trt_opt.backends.machine import package_versions
+from trt_opt.backends.onnxruntime import check_in_onnxruntime
+from trt_opt.build.manifest import MANIFEST, build_key, record_of_file, write_manifest
+from trt_opt.build.store import ENGINE, GRAPH, TABLE, EngineStore
+from trt_opt.errors import UnsupportedModelError
+from trt_opt.files import sha256_of_file, write_atomically
+from trt_opt.graph.query import graph_inputs
+from trt_opt.graph.save import save_model
+from trt_opt.graph.tensors import weight_bytes
+from trt_opt.guilty_node import with_guilty_node
+from trt_opt.preparation import DataSets, SourceModel, loaded, precision_request, ranges_table
+from trt_opt.profiles import profile_for
+from trt_opt.quantize.stage import QuantizedGraph, float_graph, quantized_graph
+from trt_opt.recipe import Recipe, plain_from_recipe
+from trt_opt.stopwatch import Stopwatch
+from trt_opt.values.accuracy import Comparison
+from trt_opt.values.backend import BuiltEngine
+from trt_opt.values.codec import json_from_value
+from trt_opt.values.engine import BuildOptions, BuildOutcome, Manifest, Variant
+from trt_opt.values.progress import Progress, Silent
+from trt_opt.values.shapes import Profile
+from trt_opt.values.shapes_seen import ShapesSeen
+from trt_opt.variants import GraphVariant, accuracies, graph_variants
+
+NOT_DECISIVE = ("model", "output", "calib_data", "eval_data", "table", "timeout_s")
+"""Options that do not enter an engine's key by their text: files enter by their content."""
+
+
+def build_engine(recipe: Recipe, progress: Progress, *, rebuild: bool = False) -> BuildOutcome:
+    """Builds the engine a recipe asks for, or finds it in the store.
+
+    Args:
+        recipe: The request.
+        progress: Told of every stage.
+        rebuild: Build even if the store has this engine.
+
+    Raises:
+        TrtOptError: Any branch of it; nothing is left behind.
+    """
+    watch = Stopwatch()
+    store = EngineStore(Path(recipe.output))
+    with backend_for(target_or_default(recipe.target)) as backend:
+        with watch.stage("rewrite"):
+            source, data = loaded(recipe, progress)
+        name, key = source.path.stem, _key(recipe, backend, source, data)
+        found = None if rebuild else store.find(name, key)
+        if found is not None:
+            return found
+        with store.stage(name, key) as folder:
+            _Build(recipe, backend, progress, watch, folder).run(source, data)
+    return store.outcome(name, key, reused=False)
+
+
+def _key(recipe: Recipe, backend: Backend, source: SourceModel, data: DataSets) -> str:
+    """What decides an engine and its manifest, hashed."""
+    options = {name: value for name, value in plain_from_recipe(recipe).items() if name not in NOT_DECISIVE}
+    return build_key(
+        {
+            "tool": __version__,
+            "library": backend.library,
+            "target": str(backend.target),
+            "model": sha256_of_file(source.path),
+            "options": options,
+            "calibration": data.calibration.provenance().sha256 if data.calibration else None,
+            "evaluation": data.evaluation.provenance().sha256 if data.evaluation else None,
+            "table": sha256_of_file(Path(recipe.table)) if recipe.table else None,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Build:
+    """One build into an empty folder."""
+
+    recipe: Recipe
+    backend: Backend
+    progress: Progress
+    watch: Stopwatch
+    folder: Path
+
+    def run(self, source: SourceModel, data: DataSets) -> None:
+        with self.watch.stage("parse"):
+            self._ask_parser(source)
+        graph = float_graph(source.rewritten, precision_request(self.recipe))
+        with self.watch.stage("calibrate"):
+            table = ranges_table(self.recipe, graph, data.calibration, self.progress)
+        with self.watch.stage("quantize"):
+            ranges = table.ranges if table else {}
+            final = quantized_graph(graph, ranges)
+            variants = graph_variants(graph, final, ranges, baselines=self.recipe.baselines)
+            for variant in variants:
+                check_in_onnxruntime(variant.model, f"the {variant.name} graph")
+        with self.watch.stage("evaluate"):
+            measured = accuracies(source.original, variants, data.evaluation, self.progress)
+        with self.watch.stage("build"):
+            seen = table.shapes if table else ShapesSeen(data.evaluation or ()).ranges()
+            profile, notes = profile_for(self.recipe, graph_inputs(final.model), seen)
+            sizes, built = self._engines(variants, self._options(profile))
+        if table is not None:
+            write_atomically(self.folder / TABLE, json_from_value(table))
+        result = _Result(source, data, final, variants, measured, sizes, built, self._options(profile), notes)
+        write_manifest(self._manifest(result), self.folder / MANIFEST)
+
+    def _ask_parser(self, source: SourceModel) -> None:
+        """Lets the target's parser see the float model before any time is spent on data."""
+        file = self.folder / "float.onnx"
+        save_model(source.rewritten, file)
+        self.backend.require_parsable(file)
+        file.unlink()
+
+    def _options(self, profile: Profile) -> BuildOptions:
+        workspace = self.recipe.workspace_mib
+        return BuildOptions(
+            target=str(self.backend.target),
+            profile=profile,
+            workspace_bytes=None if workspace is None else workspace * 2**20,
+            optimization_level=self.recipe.optimization_level,
+        )
+
+    def _engines(self, variants: Sequence[GraphVariant], options: BuildOptions) -> tuple[dict[str, int], BuiltEngine]:
+        """Builds every variant; the engines of all but the last are weighed and thrown away."""
+        sizes: dict[str, int] = {}
+        for variant in variants:
+            built = self._engine(variant.model, options)
+            sizes[variant.name] = built.engine_bytes
+        return sizes, built
+
+    def _engine(self, model: onnx.ModelProto, options: BuildOptions) -> BuiltEngine:
+        """Builds one graph; a refusal that names no node gets the node that bisection finds."""
+        try:
+            return self._attempt(model, options, self.progress)
+        except UnsupportedModelError as error:
+            if error.where is not None:
+                raise
+
+            def builds(prefix: onnx.ModelProto) -> bool:
+                try:
+                    self._attempt(prefix, options, Silent())
+                except UnsupportedModelError:
+                    return False
+                return True
+
+            raise with_guilty_node(error, model, builds) from error
+
+    def _attempt(self, model: onnx.ModelProto, options: BuildOptions, progress: Progress) -> BuiltEngine:
+        save_model(model, self.folder / GRAPH)
+        return self.backend.build(self.folder / GRAPH, options, self.folder / ENGINE, progress, self.recipe.timeout_s)
+
+    def _manifest(self, result: _Result) -> Manifest:
+        table = self.folder / TABLE
+        calibration, evaluation = result.data.calibration, result.data.evaluation
+        return Manifest(
+            tool=f"trt-opt {__version__}",
+            library=self.backend.library,
+            built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            recipe=plain_from_recipe(self.recipe),
+            model=record_of_file(result.source.path),
+            engine=record_of_file(self.folder / ENGINE),
+            graph=record_of_file(self.folder / GRAPH),
+            table=record_of_file(table) if table.exists() else None,
+            options=result.options,
+            inputs=result.built.inputs,
+            outputs=result.built.outputs,
+            calibration=calibration.provenance() if calibration else None,
+            evaluation=evaluation.provenance() if evaluation else None,
+            precision=result.final.plan,
+            rewrite=result.source.report,
+            variants=result.figures(),
+            seconds={stage: round(seconds, 3) for stage, seconds in self.watch.seconds.items()},
+            warnings=(*result.final.warnings, *result.notes, *_data_warnings(result.data)),
+            builder_warnings=result.built.warnings,
+            packages=package_versions(),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Result:
+    """What the stages of one build gave."""
+
+    source: SourceModel
+    data: DataSets
+    final: QuantizedGraph
+    variants: tuple[GraphVariant, ...]
+    measured: Mapping[str, Comparison]
+    sizes: Mapping[str, int]
+    built: BuiltEngine
+    options: BuildOptions
+    notes: tuple[str, ...]
+
+    def figures(self) -> tuple[Variant, ...]:
+        return tuple(
+            Variant(entry.name, weight_bytes(entry.model), self.sizes.get(entry.name), self.measured.get(entry.name))
+            for entry in self.variants
+        )
+
+
+def _data_warnings(data: DataSets) -> tuple[str, ...]:
+    calibration, evaluation = data.calibration, data.evaluation
+    notes = []
+    if calibration is not None and calibration.is_random:
+        notes.append(
+            "the ranges come from RANDOM data: this engine is good for timing, its answers are not to be trusted"
+        )
+    hashes = [dataset.provenance().sha256 for dataset in (calibration, evaluation) if dataset is not None]
+    if len(hashes) == 2 and hashes[0] == hashes[1]:
+        notes.append("calibration and evaluation data are the same: the accuracy shown is flattering")
+    return tuple(notes)

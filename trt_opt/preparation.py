@@ -1,0 +1,151 @@
+"""From a model file to the graph to build: what the verbs build, calibrate and quantize have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import onnx
+
+from calibrators import calibrator_from_text
+from trt_opt.calibrate.ranges import calibration_table
+from trt_opt.calibrate.table import check_table, table_from_file
+from trt_opt.datasets import open_dataset
+from trt_opt.datasets.preprocess import preprocess_from_text
+from trt_opt.errors import RequestError
+from trt_opt.graph.fingerprint import fingerprint
+from trt_opt.graph.float_types import holds_half_floats, widened_to_float32, with_float_weights
+from trt_opt.graph.load import load_model
+from trt_opt.graph.query import graph_inputs
+from trt_opt.passes import PASSES
+from trt_opt.passes.raise_opset import RaiseOpset
+from trt_opt.passes.runner import rewrite
+from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, is_quantized, least_opset
+from trt_opt.recipe import Recipe
+from trt_opt.values.calibration import CalibrationTable
+from trt_opt.values.progress import Progress
+from trt_opt.values.rewriting import RewriteReport
+from trt_opt.values.samples import Dataset, Sample
+from trt_opt.values.shapes import Shape, shapes_from_text
+
+SAMPLES_FOR_PASSES = 2
+"""On how many samples the passes' results are compared: a wrong pass shows on the first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceModel:
+    """The model as given, and as rewritten for what follows."""
+
+    path: Path
+    original: onnx.ModelProto
+    rewritten: onnx.ModelProto
+    report: RewriteReport
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSets:
+    """The samples of a request."""
+
+    calibration: Dataset | None
+    evaluation: Dataset | None
+
+    @property
+    def first_samples(self) -> tuple[Sample, ...]:
+        """A few samples for checks; none without data."""
+        return tuple(islice(self.calibration or self.evaluation or (), SAMPLES_FOR_PASSES))
+
+
+def data_sets(recipe: Recipe, model: onnx.ModelProto) -> DataSets:
+    """Opens calibration and evaluation data and checks them against the model's inputs.
+
+    Raises:
+        RequestError: INT8 was asked for without data or a table.
+        DataError: The data do not fit.
+    """
+    if recipe.int8 and recipe.calib_data is None and recipe.table is None:
+        raise RequestError(
+            "INT8 needs calibration data: samples like those the model will see",
+            hint="--calib-data DATA.npz, a folder of .npz files or images (with --preprocess), module:function; "
+            "or --calib-data random:64, which is good for timing only",
+        )
+    inputs = graph_inputs(model)
+    preprocess = preprocess_from_text(recipe.preprocess) if recipe.preprocess else None
+    shapes = opt_shapes(recipe)
+
+    def opened(source: str | None) -> Dataset | None:
+        return open_dataset(source, inputs, preprocess=preprocess, shapes=shapes) if source else None
+
+    return DataSets(opened(recipe.calib_data), opened(recipe.eval_data))
+
+
+def opt_shapes(recipe: Recipe) -> dict[str, Shape]:
+    """The most frequent shapes as the recipe tells them."""
+    return shapes_from_text(recipe.opt_shapes or recipe.max_shapes or "")
+
+
+def source_model(
+    path: Path,
+    model: onnx.ModelProto,
+    samples: tuple[Sample, ...],
+    progress: Progress,
+    *,
+    least_opset: int | None = None,
+) -> SourceModel:
+    """Rewrites a model with the default passes; half-precision weights become float32 first, exactly.
+
+    Args:
+        path: Where the model came from.
+        model: The model.
+        samples: On which every pass is verified.
+        progress: Told of every pass.
+        least_opset: Raise the opset to this first, so that the passes clean up after onnx's converter.
+    """
+    wide = widened_to_float32(model) if holds_half_floats(model) else model
+    if not is_quantized(wide):
+        wide = with_float_weights(wide)
+    raising = {} if least_opset is None else {RaiseOpset.name: RaiseOpset(to=least_opset)}
+    rewritten, report = rewrite(wide, passes={**raising, **PASSES}, samples=samples, progress=progress)
+    return SourceModel(path, model, rewritten, report)
+
+
+def precision_request(recipe: Recipe) -> PrecisionRequest:
+    """The recipe's part about precision."""
+    return PrecisionRequest(recipe.int8, recipe.wants_fp16, recipe.io_fp16, recipe.exclude)
+
+
+def ranges_table(
+    recipe: Recipe, graph: FloatGraph, data: Dataset | None, progress: Progress
+) -> CalibrationTable | None:
+    """The ranges the graph's precisions need: from a table if one was given, else from a data pass.
+
+    Returns:
+        None where nothing has to be looked at, or there is nothing to look with (FP16 without data).
+
+    Raises:
+        StaleError: The table was made for something else.
+    """
+    if not graph.taps.all:
+        return None
+    calibrator = calibrator_from_text(recipe.calibrator)
+    if recipe.table is not None:
+        table = table_from_file(Path(recipe.table))
+        if not recipe.reuse_table:
+            check_table(
+                table,
+                model_sha256=fingerprint(graph.model),
+                calibrator=str(calibrator),
+                dataset=data,
+                where=recipe.table,
+            )
+        return table
+    return calibration_table(graph.model, graph.taps, data, calibrator, progress) if data is not None else None
+
+
+def loaded(recipe: Recipe, progress: Progress) -> tuple[SourceModel, DataSets]:
+    """The first steps of every verb: read the model, open the data, run the passes."""
+    path = Path(recipe.model)
+    model = load_model(path)
+    data = data_sets(recipe, model)
+    opset = least_opset(precision_request(recipe))
+    return source_model(path, model, data.first_samples, progress, least_opset=opset), data

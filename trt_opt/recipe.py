@@ -1,0 +1,156 @@
+"""A build request: one value whether it was typed, read from a TOML file, or taken from a manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from trt_opt.errors import RecipeError, RequestError
+from trt_opt.values.codec import plain_from_value, value_from_json
+from trt_opt.values.engine import Manifest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PATHS = ("model", "calib_data", "eval_data", "output", "table")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to build. The field names are the command line's and a recipe file's.
+
+    Attributes:
+        model: The ONNX file.
+        int8: INT8 where the placement policy says so.
+        fp16: FP16 elsewhere; None means yes with `int8`, no without.
+        io_fp16: FP16 graph inputs and outputs.
+        calib_data: What INT8 ranges come from.
+        eval_data: What accuracy is measured on.
+        preprocess: How images become inputs.
+        calibrator: "entropy", "minmax", "percentile(percent=99.9)" …
+        target: "rtx:8.6", "tensorrt" …; None for what is here.
+        min_shapes: Smallest shapes, `name:1x3x224x224,…`.
+        opt_shapes: Most frequent shapes.
+        max_shapes: Largest shapes.
+        output: Folder of the engine store.
+        exclude: Nodes to leave in float.
+        table: A calibration table to use instead of a data pass; refused if it was made for something else.
+        reuse_table: Use the table even then.
+        baselines: Build and compare the FP32 and FP16 variants too.
+        workspace_mib: Limit of the builder's scratch memory, MiB.
+        optimization_level: Builder optimisation level, 0 … 5.
+        timeout_s: How long the builder may take, seconds.
+    """
+
+    model: str
+    int8: bool = False
+    fp16: bool | None = None
+    io_fp16: bool = False
+    calib_data: str | None = None
+    eval_data: str | None = None
+    preprocess: str | None = None
+    calibrator: str = "entropy"
+    target: str | None = None
+    min_shapes: str | None = None
+    opt_shapes: str | None = None
+    max_shapes: str | None = None
+    output: str = "engines"
+    exclude: tuple[str, ...] = ()
+    table: str | None = None
+    reuse_table: bool = False
+    baselines: bool = True
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    timeout_s: int = 3600
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise RequestError("no model was given", hint="trt-opt build MODEL, or a recipe with a model")
+        level = self.optimization_level
+        if level is not None and not 0 <= level <= 5:
+            raise RequestError(f"the optimisation level is 0 to 5, not {level}")
+        if (self.workspace_mib is not None and self.workspace_mib <= 0) or self.timeout_s <= 0:
+            raise RequestError("the workspace and the time-out must be above 0")
+
+    @property
+    def wants_fp16(self) -> bool:
+        """Whether layers that are not INT8 run in FP16."""
+        return self.int8 if self.fp16 is None else self.fp16
+
+
+def recipe_from_file(path: Path) -> dict[str, Any]:
+    """The options in a TOML recipe; its paths are relative to its folder.
+
+    Raises:
+        RecipeError: Not readable, not TOML, or with an unknown or ill-typed option.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"the recipe cannot be read: {error}", where=str(path)) from error
+    options = _known_options({key.replace("-", "_"): value for key, value in table.items()}, str(path))
+    return {key: _beside(path, value) if key in PATHS else value for key, value in options.items()}
+
+
+def recipe_from_manifest(path: Path) -> tuple[dict[str, Any], Manifest]:
+    """The options of an earlier build, and its manifest.
+
+    Raises:
+        RecipeError: Not readable, or not a manifest.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the manifest cannot be read: {error}", where=str(path)) from error
+    manifest = value_from_json(Manifest, text, where=str(path))
+    return _known_options(dict(manifest.recipe), str(path)), manifest
+
+
+def plain_from_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's options for a manifest: those that differ from their defaults, local paths made absolute."""
+    plain: dict[str, Any] = plain_from_value(recipe)
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    told = {key: value for key, value in plain.items() if value != plain_from_value(defaults[key])}
+    return {key: _absolute(value) if key in PATHS else value for key, value in told.items()}
+
+
+def _known_options(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    known = {field.name: str(field.type) for field in dataclasses.fields(Recipe)}
+    for key, value in table.items():
+        if key not in known:
+            close = get_close_matches(key, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known options: {', '.join(known)}"
+            raise RecipeError(f"unknown option {key!r}", where=where, hint=hint)
+        if not _fits(value, known[key]):
+            raise RecipeError(f"{key} must be {known[key]}, not {value!r}", where=where)
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+
+
+def _fits(value: object, kind: str) -> bool:
+    kinds = {part.strip() for part in kind.split("|")}
+    if value is None:
+        return "None" in kinds
+    if isinstance(value, list):
+        return "tuple[str, ...]" in kinds and all(isinstance(item, str) for item in value)
+    return type(value).__name__ in kinds
+
+
+def _beside(recipe: Path, value: str) -> str:
+    candidate = recipe.parent / value
+    return value if Path(value).is_absolute() or _is_no_path(value) else str(candidate)
+
+
+def _absolute(value: object) -> object:
+    return value if not isinstance(value, str) or _is_no_path(value) else str(Path(value).absolute())
+
+
+def _is_no_path(value: str) -> bool:
+    """Whether a data source names a function or random data instead of a file."""
+    return ":" in value and not Path(value).exists()

@@ -1,0 +1,31 @@
+"""A calibration table, for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from trt_opt.values.calibration import CalibrationTable
+from trt_opt.values.samples import DataProvenance
+
+
+def show_table(table: CalibrationTable, console: Console) -> None:
+    """Prints every calibrated tensor's range and threshold, and what they rest on."""
+    shown = Table(title=f"{table.calibrator} on {data_text(table.data)}", title_justify="left")
+    shown.add_column("tensor")
+    for heading in ("lowest", "highest", "threshold", "kept"):
+        shown.add_column(heading, justify="right")
+    for name, found in table.ranges.items():
+        if found.amax is not None:
+            kept = f"{100 * found.amax / found.extreme:.1f} %" if found.extreme else "-"
+            shown.add_row(name, f"{found.low:.4g}", f"{found.high:.4g}", f"{found.amax:.4g}", kept)
+    console.print(shown)
+    watched = sum(found.amax is None for found in table.ranges.values())
+    if watched:
+        console.print(f"and the extremes of {watched} tensors that FP16 must be able to hold")
+
+
+def data_text(data: DataProvenance) -> str:
+    """The data in a phrase; random data are always called that."""
+    random = " (RANDOM DATA, not the model's own)" if data.random else ""
+    return f"{data.samples} samples of {data.source}{random}"

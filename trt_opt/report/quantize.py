@@ -1,0 +1,37 @@
+"""A precision plan, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from trt_opt.report.calibrate import data_text
+from trt_opt.values.precision import PrecisionPlan, QuantizationReport
+
+
+def plan_renderer(*, explain: bool) -> Callable[[QuantizationReport, Console], None]:
+    """A renderer for reports; with `explain` every node is listed with its rule and reason."""
+
+    def render(report: QuantizationReport, console: Console) -> None:
+        if explain:
+            console.print(_layers(report.plan))
+        counts = ", ".join(f"{report.plan.count(kind)} {kind.upper()}" for kind in ("int8", "fp16", "fp32"))
+        console.print(f"layers    {len(report.plan.layers)} nodes: {counts}", markup=False)
+        if report.data is not None:
+            console.print(f"ranges    {data_text(report.data)}", markup=False)
+        for warning in report.warnings:
+            console.print(f"note: {warning}", markup=False)
+        console.print(f"written   {report.output}", markup=False, soft_wrap=True)
+
+    return render
+
+
+def _layers(plan: PrecisionPlan) -> Table:
+    table = Table()
+    for heading in ("node", "operator", "precision", "rule", "why"):
+        table.add_column(heading)
+    for layer in plan.layers:
+        table.add_row(layer.node, layer.op_type, layer.precision.upper(), layer.rule, layer.reason)
+    return table

@@ -1,0 +1,42 @@
+"""One way out for every result: rendered for people, or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TextIO, TypeVar
+
+from rich.console import Console
+
+from trt_opt.values.codec import json_from_value
+
+T = TypeVar("T")
+
+WIDTH_OF_FILES = 160
+"""Columns where the output is no terminal: tables must not be folded in a log."""
+
+
+def show(value: T, render: Callable[[T, Console], None], stream: TextIO, *, as_json: bool) -> None:
+    """Writes a value to a stream.
+
+    Args:
+        value: A frozen dataclass.
+        render: Writes it for people.
+        stream: Where to.
+        as_json: Write JSON instead.
+    """
+    if as_json:
+        stream.write(json_from_value(value))
+        return
+    render(value, Console(file=stream, width=None if stream.isatty() else WIDTH_OF_FILES, highlight=False))
+
+
+def size_text(count: int | None) -> str:
+    """A number of bytes as people read it: "412 B", "98.3 KB", "5.54 MB" (powers of 1000)."""
+    if count is None:
+        return "-"
+    amount = float(count)
+    for unit in ("B", "KB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} GB"

@@ -1,0 +1,55 @@
+"""The precisions of one model side by side: their graphs, their accuracy, their engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
+from trt_opt.compare import compare_many
+from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, QuantizedGraph, float_graph, quantized_graph
+from trt_opt.values.accuracy import Comparison
+from trt_opt.values.calibration import TensorRange
+from trt_opt.values.progress import Progress
+from trt_opt.values.samples import Dataset
+
+SIMULATED = "simulated on ONNX Runtime"
+"""What every figure here is: no engine runs where there is no GPU."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GraphVariant:
+    """A graph in one precision."""
+
+    name: str
+    model: onnx.ModelProto
+
+
+def graph_variants(
+    graph: FloatGraph, final: QuantizedGraph, ranges: Mapping[str, TensorRange], *, baselines: bool
+) -> tuple[GraphVariant, ...]:
+    """The float graph, the FP16 one, and the one asked for, last; without `baselines` only the last."""
+    variants = [GraphVariant("FP32", graph.model)]
+    request = graph.request
+    if request.int8 and request.fp16:
+        half = quantized_graph(float_graph(graph.model, PrecisionRequest(fp16=True)), ranges)
+        variants.append(GraphVariant("FP16", half.model))
+    if request.name != "FP32":
+        variants.append(GraphVariant(request.name, final.model))
+    return tuple(variants) if baselines else (variants[-1],)
+
+
+def accuracies(
+    original: onnx.ModelProto, variants: Sequence[GraphVariant], dataset: Dataset | None, progress: Progress
+) -> dict[str, Comparison]:
+    """How far every variant is from the model as given, on the same samples; nothing without data."""
+    if dataset is None:
+        return {}
+    reference = OnnxRuntimeRunner(original, optimised=True, name="FP32 on ONNX Runtime")
+    candidates = [
+        OnnxRuntimeRunner(variant.model, optimised=False, name=f"{variant.name} {SIMULATED}") for variant in variants
+    ]
+    compared = compare_many(reference, candidates, dataset, progress=progress)
+    return {variant.name: found for variant, found in zip(variants, compared, strict=True)}
