@@ -47,14 +47,14 @@ def node(op_type: str, name: str, sources: Sequence[str], target: str, **attribu
     return helper.make_node(op_type, list(sources), [target], name=name, **attributes)
 
 
-def residual_block() -> onnx.ModelProto:
-    """Relu(conv1) feeds conv2 and skips to an Add behind it; conv3 reads the sum."""
+def residual_block(addition: str = "Add") -> onnx.ModelProto:
+    """Relu(conv1) feeds conv2 and skips to an Add (or Sum) behind it; conv3 reads the sum."""
     constants = {f"w{number}": weights(16, 16, 3, 3, seed=number) for number in (1, 2, 3)}
     nodes = [
         conv("conv1", "x", "a", "w1"),
         node("Relu", "relu1", ["a"], "b"),
         conv("conv2", "b", "c", "w2"),
-        node("Add", "add", ["c", "b"], "d"),
+        node(addition, "add", ["c", "b"], "d"),
         node("Relu", "relu2", ["d"], "e"),
         conv("conv3", "e", "y", "w3"),
     ]

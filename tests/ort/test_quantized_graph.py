@@ -200,3 +200,9 @@ def test_a_zero_weight_channel_stays_zero() -> None:
     feed = feed_for(model)
     result = quantized(model, PrecisionRequest(int8=True, fp16=True), feed)
     assert not outputs_of(result.model, feed)["y"][:, 3].any()
+
+
+def test_the_fused_branch_of_a_residual_need_not_be_watched() -> None:
+    """What a Relu's output and a non-negative skip bound is not tapped: the tap would break the fusion it runs in."""
+    graph = float_graph(residual_block(), PrecisionRequest(fp16=True))
+    assert set(graph.taps.watched) == {"x", "b", "e", "y"}

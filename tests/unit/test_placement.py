@@ -29,9 +29,10 @@ def rule_of(placement: Placement, name: str) -> str:
     return next(layer.rule for layer in placement.layers if layer.node == name)
 
 
-def test_the_skip_branch_of_a_residual_add_is_quantised_and_the_fused_branch_is_not() -> None:
-    """conv2's output stays float up to the Add; the tensor that skips is read quantised by Add and conv2 alike."""
-    placement = placed(residual_block())
+@pytest.mark.parametrize("addition", ["Add", "Sum"])
+def test_the_skip_branch_of_a_residual_add_is_quantised_and_the_fused_branch_is_not(addition: str) -> None:
+    """conv2's output stays float up to the sum; the tensor that skips is read quantised by sum and conv2 alike."""
+    placement = placed(residual_block(addition))
     assert readers_of(placement, "b") == {Reader("conv2", 0), Reader("add", 1)}
     assert not readers_of(placement, "c")
     assert rule_of(placement, "add") == "residual-add"

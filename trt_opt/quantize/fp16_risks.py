@@ -206,8 +206,33 @@ def _bound_from_inputs(node: onnx.NodeProto, index: GraphIndex, found: Mapping[s
 
 
 def _saturated(node: onnx.NodeProto, index: GraphIndex) -> list[str]:
-    """The input of a saturating operator, if nobody else reads it: what it does beyond FP16 is harmless."""
+    """What is read by a saturating operator alone: what it does beyond FP16 is harmless if the output fits.
+
+    The same holds for the operand of a sum before a Relu whose other operand is not negative: the operand is at most
+    the output, and where it is hugely negative the output is 0 either way.
+    """
     if node.op_type not in SATURATING_OPS or node.domain not in ("", "ai.onnx"):
         return []
     name = node.input[0]
-    return [name] if index.producer(name) is not None and _overflow_is_harmless(name, index) else []
+    producer = index.producer(name)
+    if producer is None or not _overflow_is_harmless(name, index):
+        return []
+    return [name, *(_summands_below(producer, index) if node.op_type == "Relu" else ())]
+
+
+def _summands_below(node: onnx.NodeProto, index: GraphIndex) -> list[str]:
+    if node.op_type not in ("Add", "Sum") or len(node.input) != 2:
+        return []
+    first, second = node.input
+    pairs = ((first, second), (second, first))
+    return [name for name, other in pairs if _is_not_negative(other, index) and _is_read_once(name, index)]
+
+
+def _is_not_negative(tensor: str, index: GraphIndex) -> bool:
+    producer = index.producer(tensor)
+    return producer is not None and producer.op_type in ("Relu", "Sigmoid", "HardSigmoid")
+
+
+def _is_read_once(tensor: str, index: GraphIndex) -> bool:
+    written = index.producer(tensor) is not None
+    return written and len(index.readers(tensor)) == 1 and not index.is_read_elsewhere(tensor)

@@ -77,7 +77,7 @@ class _Placer:
         """Lets the quantised readers of a node's output pull its inputs into INT8 too, where that helps."""
         if node.domain not in ("", "ai.onnx") or node.name in self._excluded:
             return
-        if node.op_type == "Add":
+        if node.op_type in ("Add", "Sum") and len(node.input) == 2:
             self._spread_to_skip_branch(node)
             return
         if not node.output or not self._all_readers_quantized(node.output[0]):
@@ -175,7 +175,7 @@ class _Placer:
                 return False
             if self._decisions[producer.name].int8:
                 return True
-            if producer.op_type not in ACTIVATION_OPS and producer.op_type != "Add":
+            if producer.op_type not in ACTIVATION_OPS and producer.op_type not in ("Add", "Sum"):
                 return False
             tensor = producer.input[0]
         return False
