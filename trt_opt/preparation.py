@@ -111,7 +111,7 @@ def source_model(
 
 def precision_request(recipe: Recipe) -> PrecisionRequest:
     """The recipe's part about precision."""
-    return PrecisionRequest(recipe.int8, recipe.wants_fp16, recipe.io_fp16, recipe.exclude)
+    return PrecisionRequest(recipe.int8, recipe.wants_fp16, recipe.io_fp16, recipe.exclude, recipe.activation_products)
 
 
 def ranges_table(

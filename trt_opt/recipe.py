@@ -41,6 +41,7 @@ class Recipe:
         max_shapes: Largest shapes.
         output: Folder of the engine store.
         exclude: Nodes to leave in float.
+        activation_products: INT8 for MatMuls of two activations too, as in attention.
         table: A calibration table to use instead of a data pass; refused if it was made for something else.
         reuse_table: Use the table even then.
         baselines: Build and compare the FP32 and FP16 variants too.
@@ -63,6 +64,7 @@ class Recipe:
     max_shapes: str | None = None
     output: str = "engines"
     exclude: tuple[str, ...] = ()
+    activation_products: bool = False
     table: str | None = None
     reuse_table: bool = False
     baselines: bool = True

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from graphs import conv, model_of, node, pooled, residual_block, two_branches_into_a_concat, weights
 
-from trt_opt.errors import UnsupportedModelError
+from trt_opt.errors import RequestError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.query import infer_shapes
 from trt_opt.quantize.placement import placement_of
@@ -102,6 +102,16 @@ def test_a_product_of_two_activations_stays_float() -> None:
     nodes = [node("MatMul", "matmul", ["x", "z"], "y")]
     placement = placed(model_of(nodes, {"x": [4, 32], "z": [32, 32]}, {"y": [4, 32]}, {}))
     assert rule_of(placement, "matmul") == "activation-by-activation"
+    assert not placement.activations
+
+
+def test_a_product_of_two_activations_is_quantised_on_both_sides_if_asked() -> None:
+    """With the option both operands of the MatMul carry a pair, and no weights are stored."""
+    nodes = [node("MatMul", "matmul", ["x", "z"], "y")]
+    model = model_of(nodes, {"x": [4, 32], "z": [32, 32]}, {"y": [4, 32]}, {})
+    placement = placed(model, activation_products=True)
+    assert readers_of(placement, "x") | readers_of(placement, "z") == {Reader("matmul", 0), Reader("matmul", 1)}
+    assert not placement.weights
 
 
 def test_weights_with_nan_are_never_quantised() -> None:
@@ -122,7 +132,7 @@ def test_an_excluded_layer_stays_float() -> None:
 
 def test_an_unknown_excluded_layer_is_an_error() -> None:
     """A misspelt node name must not be ignored."""
-    with pytest.raises(UnsupportedModelError, match="conv9"):
+    with pytest.raises(RequestError, match="conv9"):
         placed(residual_block(), exclude=["conv9"])
 
 

@@ -28,6 +28,7 @@ def build(
     opt_shapes: ShapeText = None,
     max_shapes: ShapeText = None,
     exclude: options.Exclude = None,
+    activation_products: options.ActivationProducts = None,
     table: options.Table = None,
     reuse_table: options.ReuseTable = None,
     output: Annotated[

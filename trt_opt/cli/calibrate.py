@@ -19,6 +19,7 @@ def calibrate(
     calibrator: options.CalibratorText = None,
     fp16: options.Fp16 = None,
     exclude: options.Exclude = None,
+    activation_products: options.ActivationProducts = None,
     cache: Annotated[
         str | None, typer.Option(help="Write TensorRT's calibration cache too, for this version: 8.6.1, 10.3.0 …")
     ] = None,
@@ -33,7 +34,7 @@ def calibrate(
     from trt_opt.report.show import show
 
     typed = {"model": model, "int8": True, "fp16": fp16, "calib_data": calib_data, "preprocess": preprocess}
-    typed |= {"calibrator": calibrator, "exclude": exclude}
+    typed |= {"calibrator": calibrator, "exclude": exclude, "activation_products": activation_products}
     request = recipe_from_options(typed, None, None)
     table = calibrated_file(request, output, TerminalProgress(session().err), cache_version=cache, force=force)
     show(table, show_table, session().out, as_json=json)

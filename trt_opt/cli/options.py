@@ -48,6 +48,10 @@ Fp16 = Annotated[
 IoFp16 = Annotated[
     bool | None, typer.Option("--io-fp16", help="FP16 graph inputs and outputs too.", show_default=False)
 ]
+ActivationProducts = Annotated[
+    bool | None,
+    typer.Option("--activation-products", help="INT8 for MatMuls of two activations too.", show_default=False),
+]
 Table = Annotated[
     str | None, typer.Option(help="A calibration table to use instead of a data pass.", show_default=False)
 ]

@@ -21,6 +21,7 @@ def quantize(
     preprocess: options.PreprocessText = None,
     calibrator: options.CalibratorText = None,
     exclude: options.Exclude = None,
+    activation_products: options.ActivationProducts = None,
     table: options.Table = None,
     reuse_table: options.ReuseTable = None,
     explain: Annotated[

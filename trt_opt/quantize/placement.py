@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx
 
-from trt_opt.errors import UnsupportedModelError
+from trt_opt.errors import RequestError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.rules import AVERAGING_OPS, COMPUTE_OPS, Verdict, moves_data_only, verdict_on
 from trt_opt.values.placement import ActivationQuantizer, Placement, Reader, WeightQuantizer
@@ -18,31 +18,31 @@ ACTIVATION_OPS = frozenset(
 """What TensorRT fuses behind a convolution or a sum; looked through, never quantised themselves."""
 
 
-def placement_of(index: GraphIndex, *, exclude: Iterable[str] = ()) -> Placement:
+def placement_of(index: GraphIndex, *, exclude: Iterable[str] = (), activation_products: bool = False) -> Placement:
     """Decides for every node of the top-level graph.
 
     Args:
         index: The float model, batch normalisations folded, shapes inferred, node names unique.
         exclude: Nodes to leave in float whatever the rules say.
+        activation_products: Quantise MatMuls of two activations too, as in attention.
 
     Raises:
-        UnsupportedModelError: An excluded node does not exist.
+        RequestError: An excluded node does not exist.
     """
     excluded = frozenset(exclude)
     unknown = excluded - set(index.nodes)
     if unknown:
-        raise UnsupportedModelError(
-            f"no node is called {sorted(unknown)[0]!r}", hint="`trt-opt inspect` lists the nodes"
-        )
-    return _Placer(index, excluded).place()
+        raise RequestError(f"no node is called {sorted(unknown)[0]!r}", hint="`trt-opt inspect` lists the nodes")
+    return _Placer(index, excluded, activation_products).place()
 
 
 class _Placer:
     """The state of one walk: which tensors are quantised so far, for whom, and with whose range."""
 
-    def __init__(self, index: GraphIndex, excluded: frozenset[str]) -> None:
+    def __init__(self, index: GraphIndex, excluded: frozenset[str], activation_products: bool) -> None:
         self._index = index
         self._excluded = excluded
+        self._activation_products = activation_products
         self._readers: dict[tuple[str, str], list[Reader]] = {}
         self._by_tensor: dict[str, list[str]] = {}
         self._decisions: dict[str, Verdict] = {}
@@ -58,20 +58,22 @@ class _Placer:
         return Placement(
             activations=tuple(ActivationQuantizer(*key, tuple(self._readers[key])) for key in keys),
             weights=tuple(
-                WeightQuantizer(Reader(node.name, 1), node.input[1], self._decisions[node.name].weight_axis)
-                for node in nodes
-                if self._is_int8_product(node)
+                WeightQuantizer(Reader(node.name, 1), node.input[1], verdict.weight_axis)
+                for node, verdict in ((node, self._decisions[node.name]) for node in nodes)
+                if verdict.int8 and verdict.weight_axis is not None
             ),
             layers=tuple(self._layer(node) for node in nodes),
         )
 
     def _decide(self, node: onnx.NodeProto) -> None:
-        verdict = verdict_on(node, self._index)
+        verdict = verdict_on(node, self._index, activation_products=self._activation_products)
         if verdict.int8 and node.name in self._excluded:
             verdict = Verdict(False, "excluded", "excluded by request")
         self._decisions[node.name] = verdict
         if verdict.int8:
-            self._quantize(node.input[0], node.input[0], Reader(node.name, 0))
+            operands = (0, 1) if verdict.weight_axis is None else (0,)
+            for operand in operands:
+                self._quantize(node.input[operand], node.input[operand], Reader(node.name, operand))
 
     def _spread(self, node: onnx.NodeProto) -> None:
         """Lets the quantised readers of a node's output pull its inputs into INT8 too, where that helps."""

@@ -42,21 +42,34 @@ AVERAGING_OPS = frozenset({"AveragePool", "GlobalAveragePool"})
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a rule says of one node: whether it runs in INT8, and why."""
+    """What a rule says of one node.
+
+    Attributes:
+        int8: Whether it runs in INT8.
+        rule: The rule's name.
+        reason: Why, in one sentence.
+        weight_axis: The output-channel axis of its weights; None without constant weights.
+    """
 
     int8: bool
     rule: str
     reason: str
-    weight_axis: int = 0
+    weight_axis: int | None = None
 
 
-def verdict_on(node: onnx.NodeProto, index: GraphIndex) -> Verdict:
-    """Judges one node by itself, without looking at its neighbours."""
+def verdict_on(node: onnx.NodeProto, index: GraphIndex, *, activation_products: bool = False) -> Verdict:
+    """Judges one node by itself, without looking at its neighbours.
+
+    Args:
+        node: The node.
+        index: Its graph.
+        activation_products: Whether products of two activations may be INT8.
+    """
     if node.domain not in ("", "ai.onnx") or node.op_type not in COMPUTE_OPS:
         return Verdict(False, "not-a-compute-layer", f"{node.op_type} gains nothing from INT8 by itself")
     weights = index.constant(node.input[1]) if len(node.input) > 1 else None
     if weights is None:
-        return _without_constant_weights(node, index)
+        return _without_constant_weights(node, index, activation_products)
     return _unfit(node, weights, index) or _fit(node, weights)
 
 
@@ -83,12 +96,18 @@ def _fit(node: onnx.NodeProto, weights: NDArray[np.generic]) -> Verdict:
             return _matmul(weights)
 
 
-def _without_constant_weights(node: onnx.NodeProto, index: GraphIndex) -> Verdict:
+def _without_constant_weights(node: onnx.NodeProto, index: GraphIndex, activation_products: bool) -> Verdict:
     if node.op_type in ("MatMul", "Gemm") and len(node.input) > 1 and index.is_constant(node.input[0]):
         return Verdict(False, "weights-on-the-left", "the constant is the left operand, INT8 wants it on the right")
     if node.op_type in ("MatMul", "Gemm"):
+        if activation_products and node.op_type == "MatMul" and _both_float(node, index):
+            return Verdict(True, "activation-by-activation", "both operands are activations, quantised as asked")
         return Verdict(False, "activation-by-activation", "both operands are activations: off by default")
     return Verdict(False, "weights-at-run-time", "the weights are computed at run time")
+
+
+def _both_float(node: onnx.NodeProto, index: GraphIndex) -> bool:
+    return all(index.element_type(name) == onnx.TensorProto.FLOAT for name in node.input[:2])
 
 
 def _convolution_reason(node: onnx.NodeProto, weights: NDArray[np.generic]) -> str:

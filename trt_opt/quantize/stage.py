@@ -41,12 +41,14 @@ class PrecisionRequest:
         fp16: FP16 in what is left.
         io_fp16: FP16 graph inputs and outputs too.
         exclude: Nodes to leave in float.
+        activation_products: INT8 for MatMuls of two activations too.
     """
 
     int8: bool = False
     fp16: bool = False
     io_fp16: bool = False
     exclude: tuple[str, ...] = ()
+    activation_products: bool = False
 
     @property
     def name(self) -> str:
@@ -101,8 +103,8 @@ def float_graph(model: onnx.ModelProto, request: PrecisionRequest) -> FloatGraph
     index = GraphIndex(ready)
     if not request.int8:
         return FloatGraph(index, request, Placement())
-    placement = placement_of(index, exclude=request.exclude)
-    if not placement.weights:
+    placement = placement_of(index, exclude=request.exclude, activation_products=request.activation_products)
+    if not placement.activations:
         raise _nothing_for_int8(placement)
     return FloatGraph(index, request, placement)
 
