@@ -30,7 +30,7 @@ from trt_opt.values.accuracy import Comparison
 from trt_opt.values.backend import BuiltEngine
 from trt_opt.values.codec import json_from_value
 from trt_opt.values.engine import BuildOptions, BuildOutcome, Manifest, Variant
-from trt_opt.values.progress import Progress, Silent
+from trt_opt.values.progress import Progress, Renamed, Silent
 from trt_opt.values.shapes import Profile
 from trt_opt.values.shapes_seen import ShapesSeen
 from trt_opt.variants import GraphVariant, accuracies, graph_variants
@@ -134,14 +134,14 @@ class _Build:
         """Builds every variant; the engines of all but the last are weighed and thrown away."""
         sizes: dict[str, int] = {}
         for variant in variants:
-            built = self._engine(variant.model, options)
+            built = self._engine(variant, options)
             sizes[variant.name] = built.engine_bytes
         return sizes, built
 
-    def _engine(self, model: onnx.ModelProto, options: BuildOptions) -> BuiltEngine:
+    def _engine(self, variant: GraphVariant, options: BuildOptions) -> BuiltEngine:
         """Builds one graph; a refusal that names no node gets the node that bisection finds."""
         try:
-            return self._attempt(model, options, self.progress)
+            return self._attempt(variant.model, options, Renamed(self.progress, f"build {variant.name}"))
         except UnsupportedModelError as error:
             if error.where is not None:
                 raise
@@ -153,7 +153,7 @@ class _Build:
                     return False
                 return True
 
-            raise with_guilty_node(error, model, builds) from error
+            raise with_guilty_node(error, variant.model, builds) from error
 
     def _attempt(self, model: onnx.ModelProto, options: BuildOptions, progress: Progress) -> BuiltEngine:
         save_model(model, self.folder / GRAPH)

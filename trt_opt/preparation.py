@@ -13,7 +13,7 @@ from trt_opt.calibrate.ranges import calibration_table
 from trt_opt.calibrate.table import check_table, table_from_file
 from trt_opt.datasets import open_dataset
 from trt_opt.datasets.preprocess import preprocess_from_text
-from trt_opt.errors import RequestError
+from trt_opt.errors import DataError, RequestError
 from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.float_types import holds_half_floats, widened_to_float32, with_float_weights
 from trt_opt.graph.load import load_model
@@ -69,6 +69,8 @@ def data_sets(recipe: Recipe, model: onnx.ModelProto) -> DataSets:
             hint="--calib-data DATA.npz, a folder of .npz files or images (with --preprocess), module:function; "
             "or --calib-data random:64, which is good for timing only",
         )
+    if recipe.table is not None and not Path(recipe.table).is_file():
+        raise DataError("there is no such calibration table", where=recipe.table)
     inputs = graph_inputs(model)
     preprocess = preprocess_from_text(recipe.preprocess) if recipe.preprocess else None
     shapes = opt_shapes(recipe)

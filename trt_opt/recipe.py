@@ -10,9 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from calibrators import CalibratorError, calibrator_from_text
 from trt_opt.errors import RecipeError, RequestError
 from trt_opt.values.codec import plain_from_value, value_from_json
 from trt_opt.values.engine import Manifest
+from trt_opt.values.shapes import shapes_from_text
+from trt_opt.values.target import target_from_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -75,11 +78,27 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.model:
             raise RequestError("no model was given", hint="trt-opt build MODEL, or a recipe with a model")
+        if self.io_fp16 and not self.wants_fp16:
+            raise RequestError("FP16 inputs and outputs need FP16", hint="add --fp16, or leave --io-fp16 out")
+        if self.reuse_table and self.table is None:
+            raise RequestError("there is no table to use again", hint="name it: --table FILE")
+        self._check_texts()
         level = self.optimization_level
         if level is not None and not 0 <= level <= 5:
             raise RequestError(f"the optimisation level is 0 to 5, not {level}")
         if (self.workspace_mib is not None and self.workspace_mib <= 0) or self.timeout_s <= 0:
             raise RequestError("the workspace and the time-out must be above 0")
+
+    def _check_texts(self) -> None:
+        """What is written in a notation of its own is read once here, so that a slip shows before any work is done."""
+        try:
+            calibrator_from_text(self.calibrator)
+        except CalibratorError as error:
+            raise RequestError(str(error)) from error
+        if self.target is not None:
+            target_from_text(self.target)
+        for text in (self.min_shapes, self.opt_shapes, self.max_shapes):
+            shapes_from_text(text or "")
 
     @property
     def wants_fp16(self) -> bool:

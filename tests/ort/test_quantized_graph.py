@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 from ort_session import outputs_of, sqnr_db
 
 from trt_opt.errors import StaleError, UnsupportedModelError
+from trt_opt.graph.float_types import widened_to_float32, with_float_weights
 from trt_opt.graph.query import opset
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, QuantizedGraph, float_graph, quantized_graph
 from trt_opt.values.calibration import TensorRange
@@ -206,3 +207,65 @@ def test_the_fused_branch_of_a_residual_need_not_be_watched() -> None:
     """What a Relu's output and a non-negative skip bound is not tapped: the tap would break the fusion it runs in."""
     graph = float_graph(residual_block(), PrecisionRequest(fp16=True))
     assert set(graph.taps.watched) == {"x", "b", "e", "y"}
+
+
+def captured_by_a_subgraph() -> onnx.ModelProto:
+    """A convolution's output is read by a Relu and, from outside, by both branches of an If."""
+    branches = {
+        name: onnx.helper.make_graph(
+            [node(operator, f"{name}_node", ["a"], f"{name}_out")],
+            name,
+            [],
+            [onnx.helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, [1, 16, 4, 4])],
+        )
+        for name, operator in (("then", "Neg"), ("else", "Abs"))
+    }
+    choice = onnx.helper.make_node(
+        "If", ["flag"], ["b"], "choice", then_branch=branches["then"], else_branch=branches["else"]
+    )
+    nodes = [
+        conv("conv1", "x", "a", "w"),
+        node("Relu", "relu", ["a"], "r"),
+        node("ReduceSum", "sum", ["x"], "s", keepdims=0),
+        node("Greater", "greater", ["s", "zero"], "flag"),
+        choice,
+        node("Add", "add", ["b", "r"], "y"),
+    ]
+    constants = {"w": weights(16, 16, 3, 3), "zero": np.array(0, np.float32)}
+    return model_of(nodes, {"x": [1, 16, 4, 4]}, {"y": [1, 16, 4, 4]}, constants)
+
+
+@pytest.mark.parametrize("request_", [PrecisionRequest(fp16=True), PrecisionRequest(True, True)], ids=["fp16", "int8"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_tensor_that_a_subgraph_reads_keeps_its_float32_form(request_: PrecisionRequest, sign: int) -> None:
+    """The branches of an If stay float32 and find the tensor under its old name, whichever is taken."""
+    model = captured_by_a_subgraph()
+    feed = {name: np.abs(array) * np.float32(sign) for name, array in feed_for(model).items()}
+    result = quantized(model, request_, feed)
+    assert sqnr_db(outputs_of(model, feed)["y"], outputs_of(result.model, feed)["y"]) > 30
+
+
+def test_an_fp16_model_keeps_its_ends_and_loses_nothing() -> None:
+    """FP16 weights widened to float32 and cast back give the very same constants and graph types."""
+    half = quantized(pooled(), PrecisionRequest(fp16=True, io_fp16=True), feed_for(pooled())).model
+    wide = widened_to_float32(half)
+    assert TensorProto.FLOAT16 not in element_types(wide)
+    feed = {name: array.astype(np.float16) for name, array in feed_for(pooled()).items()}
+    assert sqnr_db(outputs_of(half, feed)["y"], outputs_of(wide, feed)["y"]) > 45
+
+
+def test_weights_stored_in_8_bits_become_float_weights() -> None:
+    """A constant behind DequantizeLinear is folded exactly, per channel too, and can then be quantised."""
+    stored = np.random.default_rng(0).integers(-127, 128, (16, 16, 3, 3)).astype(np.int8)
+    scales = np.linspace(0.001, 0.01, 16, dtype=np.float32)
+    nodes = [
+        node("DequantizeLinear", "dq", ["q", "scales", "zeros"], "w", axis=0),
+        conv("conv1", "x", "y", "w"),
+    ]
+    constants = {"q": stored, "scales": scales, "zeros": np.zeros(16, np.int8)}
+    model = model_of(nodes, {"x": [1, 16, 4, 4]}, {"y": [1, 16, 4, 4]}, constants)
+    floats = with_float_weights(model)
+    assert [entry.op_type for entry in floats.graph.node] == ["Conv"]
+    feed = feed_for(model)
+    np.testing.assert_array_equal(outputs_of(model, feed)["y"], outputs_of(floats, feed)["y"])
+    assert quantized(floats, PrecisionRequest(int8=True), feed).plan.count("int8") == 1

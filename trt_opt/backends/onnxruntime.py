@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from polygraphy.backend.onnxrt import OnnxrtRunner
 
-from trt_opt.errors import StageError, TrtOptError, UnsupportedModelError
+from trt_opt.errors import DataError, StageError, TrtOptError, UnsupportedModelError
 from trt_opt.graph.query import graph_inputs, graph_outputs
 from trt_opt.graph.save import SINGLE_FILE_LIMIT_BYTES, save_model
 from trt_opt.graph.tensors import weight_bytes
@@ -104,6 +104,7 @@ class OnnxRuntimeRunner:
             session = session_for(self._model, optimised=self._optimised)
         runner = OnnxrtRunner(session, name=self.name)
         runner.activate()
+        self._names = {spec.name for spec in self.inputs}
         self._runner = runner
         return self
 
@@ -122,7 +123,16 @@ class OnnxRuntimeRunner:
 
         Returns:
             Output → array.
+
+        Raises:
+            DataError: The names are not the model's.
         """
+        missing = self._names - set(feed)
+        if missing or len(feed) > len(self._names):
+            strange = ", ".join(sorted(set(feed) - self._names)) or "nothing else"
+            raise DataError(
+                f"the model wants {', '.join(sorted(self._names))} fed, and was given {strange}", where=self.name
+            )
         with _translated("run"):
             found: dict[str, NDArray[np.generic]] = self._runner.infer(dict(feed), check_inputs=False)
         return found

@@ -188,6 +188,6 @@ class Worker:
 
 def _report(message: Mapping[str, Any], progress: Progress) -> None:
     if message["event"] == "progress":
-        progress.start(f"build: {message['phase']}", int(message["steps"]), "steps")
+        progress.start("build", int(message["steps"]), "steps")
     elif message["event"] == "step":
         progress.advance()

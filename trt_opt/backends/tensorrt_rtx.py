@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from trt_opt.backends.process import FailedRequestError, Worker
-from trt_opt.errors import MissingError, StageError, UnsupportedModelError
+from trt_opt.errors import MissingError, StageError, StorageError, UnsupportedModelError
 from trt_opt.values.backend import BuiltEngine, ParseReport
 from trt_opt.values.engine import BuildOptions
 from trt_opt.values.progress import Progress
@@ -102,6 +102,8 @@ class TensorRTRTXBackend:
         except FailedRequestError as error:
             if error.nodes:
                 raise self._refusal(tuple(_refused(entry) for entry in error.nodes), "builder") from error
+            if error.kind == "OSError":
+                raise StorageError(f"the engine cannot be written: {error}", where=str(engine.parent)) from error
             raise StageError(f"the builder failed: {error}") from error
         progress.finish()
         return BuiltEngine(
@@ -128,7 +130,10 @@ class TensorRTRTXBackend:
 
 
 def _refused(entry: dict[str, str]) -> RefusedNode:
-    return RefusedNode(entry["node"], entry["op_type"], cleaned(entry["reason"]))
+    reason = cleaned(entry["reason"])
+    if reason in ("", "false"):  # all that the parser says of an operator it has no importer for
+        reason = f"there is no importer for {entry['op_type'] or 'this operator'}"
+    return RefusedNode(entry["node"], entry["op_type"], reason)
 
 
 def cleaned(reason: str) -> str:

@@ -28,7 +28,7 @@ class TerminalProgress:
         self._stage, self._unit, self._done, self._began = stage, unit, 0, time.perf_counter()
         if not self._stream.isatty():
             return
-        columns = [SpinnerColumn(), TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn()]
+        columns = [SpinnerColumn(), TextColumn("{task.description:<17}"), BarColumn(), MofNCompleteColumn()]
         self._bar = Progress(
             *columns,
             TextColumn("{task.fields[rate]}"),
@@ -53,7 +53,7 @@ class TerminalProgress:
         took = time.perf_counter() - self._began
         amount = f"{self._done} {self._unit}, {self._rate()}, " if self._done else ""
         self.close()
-        self._stream.write(f"{self._stage:<10} {amount}{took:.1f} s\n")
+        self._stream.write(f"{self._stage:<17} {amount}{took:.1f} s\n")
         self._stream.flush()
         self._stage = ""
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 
 import typer
 
-from trt_opt.errors import TrtOptError, UnsupportedModelError
+from trt_opt.errors import StageError, TrtOptError, UnsupportedModelError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,18 +57,23 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _streams(wants_json=bool(kwargs.get("json"))) as current:
+        with _streams(wants_json=bool(kwargs.get("json"))) as current, _termination_as_interrupt():
             _current.append(current)
             try:
                 return function(*args, **kwargs)
             except TrtOptError as error:
                 _tell(error, current)
                 raise typer.Exit(error.exit_code) from error
+            except (typer.Exit, typer.Abort):
+                raise
             except KeyboardInterrupt:
                 current.err.write("interrupted: nothing was left half-done\n")
                 raise typer.Exit(INTERRUPTED) from None
             except MemoryError as error:
                 current.err.write("error: out of memory\n  try: a smaller model or smaller batches\n")
+                raise typer.Exit(4) from error
+            except Exception as error:
+                _tell_defect(error, current)
                 raise typer.Exit(4) from error
             finally:
                 _current.pop()
@@ -94,6 +102,33 @@ def _tell(error: TrtOptError, current: Session) -> None:
     current.err.write(f"error: {error}\n")
     if error.exit_code >= 4:
         current.err.write(f"  log: {current.log}\n")
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM cleans up as Ctrl-C does; only the main thread may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tell_defect(error: Exception, current: Session) -> None:
+    """An error nobody meant: the traceback belongs in the log."""
+    with current.log.open("a", encoding="utf-8") as log:
+        traceback.print_exception(error, file=log)
+    told = StageError(
+        f"unexpected {type(error).__name__}: {error}", hint="this is a defect of trt-opt: please report it with the log"
+    )
+    _tell(told, current)
 
 
 @contextmanager

@@ -90,15 +90,17 @@ def _add_casts(graph: onnx.GraphProto, renamed: dict[str, str], outer: dict[str,
     first: list[onnx.NodeProto] = []
     last: list[onnx.NodeProto] = []
     inputs = {value.name for value in graph.input}
+    node_names = {node.name for node in graph.node}
     for value in (*graph.input, *graph.output):
         if value.name not in outer:
             continue
         value.type.tensor_type.elem_type = outer[value.name]
         wide = renamed[value.name]
+        name = fresh_name(f"{wide}_cast", node_names)
         if value.name in inputs:
-            first.append(helper.make_node("Cast", [value.name], [wide], name=f"{wide}_cast", to=TensorProto.FLOAT))
+            first.append(helper.make_node("Cast", [value.name], [wide], name=name, to=TensorProto.FLOAT))
         else:
-            last.append(helper.make_node("Cast", [wide], [value.name], name=f"{wide}_cast", to=outer[value.name]))
+            last.append(helper.make_node("Cast", [wide], [value.name], name=name, to=outer[value.name]))
     nodes = [*first, *graph.node, *last]
     del graph.node[:]
     graph.node.extend(nodes)

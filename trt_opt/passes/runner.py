@@ -50,15 +50,15 @@ def rewrite(
     """
     chosen = _choose(passes, tuple(only), tuple(skip))
     state = _State(model, _Judge(model, samples), progress or Silent())
+    state.progress.start("rewrite", None, "passes")
     for _ in range(MAX_ROUNDS):
         before = state.model
-        state.progress.start("rewrite", len(chosen), "passes")
         for entry in chosen:
             state.run_to_fixed_point(entry)
             state.progress.advance()
-        state.progress.finish()
         if state.model is before:
             break
+    state.progress.finish()
     report = RewriteReport(
         passes=tuple(state.logs[entry.name].report(entry.name) for entry in chosen),
         nodes_before=count_nodes(model),

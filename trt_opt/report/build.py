@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from trt_opt.report.calibrate import data_text
 from trt_opt.report.show import size_text
 from trt_opt.values.accuracy import Comparison, TaskAccuracy
 from trt_opt.values.engine import BuildOutcome, Manifest, Variant
-from trt_opt.values.precision import LayerDecision, PrecisionPlan
+from trt_opt.values.precision import LayerDecision, Precision, PrecisionPlan
 
+Fact = tuple[str, str]
+"""A label and what it says."""
+
+LABELS: Mapping[Precision, str] = {"int8": "INT8", "fp16": "FP16", "fp32": "FP32", "other": "without floats"}
 COMPUTE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -19,18 +26,18 @@ def show_build(outcome: BuildOutcome, console: Console) -> None:
     """Prints what was built, what it costs, and how it came about."""
     manifest = outcome.manifest
     console.print(_variants(manifest))
-    for line in _layers(manifest.precision):
-        console.print(line, markup=False)
-    console.print(_timing(manifest), markup=False)
-    for warning in manifest.warnings:
-        console.print(f"[yellow]note[/yellow]: {warning}")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for label, text in (*_basis(manifest), *_layers(manifest.precision), *_timing(manifest), *_notes(manifest)):
+        facts.add_row(label, Text(text))
+    console.print(facts)
     again = " (was there already)" if outcome.reused else ""
     console.print(f"engine    {outcome.engine}{again}", markup=False, soft_wrap=True)
     console.print(f"manifest  {outcome.manifest_path}", markup=False, soft_wrap=True)
 
 
 def _variants(manifest: Manifest) -> Table:
-    measured = any(variant.accuracy for variant in manifest.variants)
     table = Table(
         title=f"{manifest.model.name} for {manifest.options.target} ({manifest.library})", title_justify="left"
     )
@@ -39,14 +46,16 @@ def _variants(manifest: Manifest) -> Table:
         table.add_column(heading, justify="right")
     for variant in manifest.variants:
         table.add_row(*_row(variant))
-    data = manifest.evaluation
-    if measured and data is not None:
-        random = " RANDOM DATA, not the model's own;" if data.random else ""
-        table.caption = f"{random} {data.samples} samples of {data.source}; simulated on ONNX Runtime"
-    else:
-        table.caption = "accuracy was not measured: give --eval-data"
-    table.caption_justify = "left"
     return table
+
+
+def _basis(manifest: Manifest) -> Iterator[Fact]:
+    """What the accuracy in the table rests on."""
+    data = manifest.evaluation
+    if data is None or not any(variant.accuracy for variant in manifest.variants):
+        yield "accuracy", "not measured: give --eval-data"
+    else:
+        yield "accuracy", f"{data_text(data)}; simulated on ONNX Runtime"
 
 
 def _row(variant: Variant) -> tuple[str, ...]:
@@ -73,21 +82,20 @@ def sqnr_text(accuracy: Comparison) -> str:
     return "-" if accuracy.sqnr_db is None else f"{accuracy.sqnr_db:.1f} dB"
 
 
-def _layers(plan: PrecisionPlan) -> list[str]:
+def _layers(plan: PrecisionPlan) -> Iterator[Fact]:
     """Which layers are INT8, and why others are not."""
-    counts = ", ".join(f"{plan.count(precision)} {precision.upper()}" for precision in ("int8", "fp16", "fp32"))
-    lines = [f"layers    {len(plan.layers)} nodes as asked: {counts}"]
+    shown = {kind: plan.count(kind) for kind in LABELS}
+    counts = ", ".join(f"{count} {LABELS[kind]}" for kind, count in shown.items() if count or kind != "other")
+    yield "layers", f"{len(plan.layers)} nodes as asked: {counts}"
     int8 = [layer for layer in plan.layers if layer.precision == "int8"]
     if int8:
         kinds = Counter(layer.op_type for layer in int8)
-        lines.append("INT8      " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
-        lines.append("          " + _names(int8))
+        yield "INT8", ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        yield "", _names(int8)
     left = [layer for layer in plan.layers if layer.op_type in COMPUTE_OPS and layer.precision != "int8"]
-    if int8 and left:
-        lines += ["float     " + reason for reason in _reasons(left)]
-    kept = [layer for layer in plan.layers if layer.rule == "fp16-risk"]
-    lines += ["FP32      " + reason for reason in _reasons(kept)]
-    return lines
+    yield from (("float", reason) for reason in _reasons(left if int8 else []))
+    kept = [layer for layer in plan.layers if layer.rule == "fp16-risk" and layer.precision == "fp32"]
+    yield from (("FP32", reason) for reason in _reasons(kept))
 
 
 def _names(layers: list[LayerDecision], most: int = 12) -> str:
@@ -105,6 +113,9 @@ def _reasons(layers: list[LayerDecision], most: int = 6) -> list[str]:
     return lines + [f"and {len(layers) - most} more: see the manifest"] * (len(layers) > most)
 
 
-def _timing(manifest: Manifest) -> str:
-    parts = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in manifest.seconds.items())
-    return f"took      {parts}"
+def _timing(manifest: Manifest) -> Iterator[Fact]:
+    yield "took", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in manifest.seconds.items())
+
+
+def _notes(manifest: Manifest) -> Iterator[Fact]:
+    return (("[yellow]note[/yellow]", warning) for warning in manifest.warnings)

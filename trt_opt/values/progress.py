@@ -29,3 +29,24 @@ class Silent:
 
     def finish(self) -> None:
         """Ignores the end."""
+
+
+class Renamed:
+    """Passes everything on under another stage's name: "build FP16" where the builder only knows that it builds."""
+
+    def __init__(self, progress: Progress, stage: str) -> None:
+        self._progress = progress
+        self._stage = stage
+
+    def start(self, stage: str, total: int | None, unit: str = "samples") -> None:
+        """Starts under the other name."""
+        del stage
+        self._progress.start(self._stage, total, unit)
+
+    def advance(self, amount: int = 1) -> None:
+        """Passes it on."""
+        self._progress.advance(amount)
+
+    def finish(self) -> None:
+        """Passes it on."""
+        self._progress.finish()
