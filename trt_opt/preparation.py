@@ -17,7 +17,9 @@ from trt_opt.errors import DataError, RequestError
 from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.float_types import holds_half_floats, widened_to_float32, with_float_weights
 from trt_opt.graph.load import load_model
-from trt_opt.graph.query import graph_inputs
+from trt_opt.graph.names import with_unique_node_names
+from trt_opt.graph.opset import converted_to_opset
+from trt_opt.graph.query import graph_inputs, opset
 from trt_opt.passes import PASSES
 from trt_opt.passes.raise_opset import RaiseOpset
 from trt_opt.passes.runner import rewrite
@@ -29,13 +31,18 @@ from trt_opt.values.rewriting import RewriteReport
 from trt_opt.values.samples import Dataset, Sample
 from trt_opt.values.shapes import Shape, shapes_from_text
 
+OLDEST_OPSET = 7
+"""ONNX Runtime and TensorRT's parser run nothing older; such a model is converted before anything else."""
+
+MODERN_OPSET = 13
+
 SAMPLES_FOR_PASSES = 2
 """On how many samples the passes' results are compared: a wrong pass shows on the first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceModel:
-    """The model as given, and as rewritten for what follows."""
+    """The model as given (its opset raised if it was too old to run), and as rewritten for what follows."""
 
     path: Path
     original: onnx.ModelProto
@@ -92,7 +99,7 @@ def source_model(
     samples: tuple[Sample, ...],
     progress: Progress,
     *,
-    least_opset: int | None = None,
+    least: int | None = None,
 ) -> SourceModel:
     """Rewrites a model with the default passes; half-precision weights become float32 first, exactly.
 
@@ -101,14 +108,15 @@ def source_model(
         model: The model.
         samples: On which every pass is verified.
         progress: Told of every pass.
-        least_opset: Raise the opset to this first, so that the passes clean up after onnx's converter.
+        least: Raise the opset to this first, so that the passes clean up after onnx's converter.
     """
-    wide = widened_to_float32(model) if holds_half_floats(model) else model
+    original = model if opset(model) >= OLDEST_OPSET else converted_to_opset(model, MODERN_OPSET)
+    wide = widened_to_float32(original) if holds_half_floats(original) else original
     if not is_quantized(wide):
         wide = with_float_weights(wide)
-    raising = {} if least_opset is None else {RaiseOpset.name: RaiseOpset(to=least_opset)}
+    raising = {} if least is None else {RaiseOpset.name: RaiseOpset(to=least)}
     rewritten, report = rewrite(wide, passes={**raising, **PASSES}, samples=samples, progress=progress)
-    return SourceModel(path, model, rewritten, report)
+    return SourceModel(path, original, with_unique_node_names(rewritten), report)
 
 
 def precision_request(recipe: Recipe) -> PrecisionRequest:
@@ -149,5 +157,5 @@ def loaded(recipe: Recipe, progress: Progress) -> tuple[SourceModel, DataSets]:
     path = Path(recipe.model)
     model = load_model(path)
     data = data_sets(recipe, model)
-    opset = least_opset(precision_request(recipe))
-    return source_model(path, model, data.first_samples, progress, least_opset=opset), data
+    wanted = least_opset(precision_request(recipe))
+    return source_model(path, model, data.first_samples, progress, least=wanted), data

@@ -106,7 +106,7 @@ def set_statistics(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
 def prepared() -> FloatGraph:
     """The model as `trt-opt build --int8` calibrates it."""
     request = PrecisionRequest(int8=True, fp16=True)
-    source = source_model(Path("resnet50"), resnet50(), (), Silent(), least_opset=least_opset(request))
+    source = source_model(Path("resnet50"), resnet50(), (), Silent(), least=least_opset(request))
     return float_graph(source.rewritten, request)
 
 

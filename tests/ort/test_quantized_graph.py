@@ -269,3 +269,15 @@ def test_weights_stored_in_8_bits_become_float_weights() -> None:
     feed = feed_for(model)
     np.testing.assert_array_equal(outputs_of(model, feed)["y"], outputs_of(floats, feed)["y"])
     assert quantized(floats, PrecisionRequest(int8=True), feed).plan.count("int8") == 1
+
+
+def test_scales_beyond_fp16_stay_float32() -> None:
+    """A tensor of 1e9 keeps its layer in FP32; its scale must not become infinite on the way."""
+    model = residual_block()
+    graph = float_graph(model, PrecisionRequest(int8=True, fp16=True))
+    ranges = ranges_of(graph, feed_for(model))
+    huge = {name: TensorRange(-1e9, 1e9, 1e9, 1) if name in ("e", "y") else found for name, found in ranges.items()}
+    result = quantized_graph(graph, huge)
+    assert "conv3" in result.plan.kept_fp32
+    scales = [numpy_helper.to_array(tensor) for tensor in result.model.graph.initializer if "scale" in tensor.name]
+    assert all(np.isfinite(scale).all() for scale in scales)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import signal
@@ -19,6 +20,8 @@ from typing import Any
 
 from trt_opt.errors import WorkerError
 from trt_opt.values.progress import Progress, Silent
+
+LOG = logging.getLogger(__name__)
 
 WORKER = Path(__file__).parent / "worker"
 """The folder that runs as the child."""
@@ -179,11 +182,10 @@ class Worker:
         return f"; its last words:\n{text[-TAIL_CHARACTERS:]}" if text else ""
 
     def _pass_log_on(self) -> None:
-        """What the library said goes where this process's own stderr goes: the log, under the command line."""
+        """What the library said, for whoever listens to this package's log; the command line keeps it in a file."""
         self._log.seek(0)
-        text = self._log.read()
-        if text:
-            os.write(2, text)
+        for line in self._log.read().decode(errors="replace").splitlines():
+            LOG.debug(line)
 
 
 def _report(message: Mapping[str, Any], progress: Progress) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
 
@@ -25,6 +27,9 @@ R = TypeVar("R")
 
 INTERRUPTED = 130
 """128 + SIGINT, what shells expect of an interrupted program."""
+
+
+LONGEST_LOG_BYTES = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,10 @@ def _streams(*, wants_json: bool) -> Iterator[Session]:
     ):
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
+        handler = logging.StreamHandler(TextIOWrapper(FileIO(sink.fileno(), "w", closefd=False), write_through=True))
+        logger = logging.getLogger("trt_opt")
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(handler)
         try:
             yield Session(out, err, log, wants_json)
         finally:
@@ -155,6 +164,7 @@ def _streams(*, wants_json: bool) -> Iterator[Session]:
             err.flush()
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
+            logger.removeHandler(handler)
 
 
 def _has_real_descriptors() -> bool:
@@ -172,8 +182,15 @@ def log_path() -> Path:
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "trt-opt"
     for candidate in ([Path(named)] if named else []) + [state / "trt-opt.log"]:
         if _can_be_written(candidate):
+            _set_aside_if_long(candidate)
             return candidate
     return Path(tempfile.gettempdir()) / f"trt-opt-{os.getpid()}.log"
+
+
+def _set_aside_if_long(log: Path) -> None:
+    """One older log is kept beside the current one."""
+    if log.stat().st_size > LONGEST_LOG_BYTES:
+        log.replace(log.with_name(log.name + ".1"))
 
 
 def _can_be_written(file: Path) -> bool:

@@ -51,9 +51,9 @@ DIVIDING_OPS = {"Div": 1, "Reciprocal": 0, "Log": 0}
 
 GENERATING_OPS = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Range"}
-    | {"ConstantOfShape", "EyeLike", "CastLike", "Constant", "NonMaxSuppression"}
+    | {"ConstantOfShape", "EyeLike", "CastLike", "Constant", "NonMaxSuppression", "BitCast"}
 )
-"""Their element type is an attribute, or they take float32 alone."""
+"""Their element type is an attribute, they take float32 alone, or its very bits matter."""
 
 
 def tensors_to_watch(index: GraphIndex) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ INT8_LEVELS = 127
 """Symmetric INT8 uses -127 … 127 for weights; activations may reach -128, which costs nothing."""
 
 SMALLEST_FP16 = float(np.finfo(np.float16).smallest_subnormal)
+LARGEST_FP16 = float(np.finfo(np.float16).max)
 SMALLEST_FP32 = float(np.finfo(np.float32).tiny)
 
 
@@ -24,9 +25,12 @@ def scale_of(amax: float, *, fp16: bool) -> np.float32:
 
 
 def scales_of(amax: NDArray[np.floating], *, fp16: bool) -> NDArray[np.float32]:
-    """The steps for several thresholds at once, shape [channels]; a zero channel gets the smallest step there is."""
+    """The steps for several thresholds at once, shape [channels]; a zero channel gets the smallest step there is.
+
+    Steps beyond FP16 stay float32: a tensor that large stays FP32 itself.
+    """
     steps = np.asarray(amax, np.float64) / INT8_LEVELS
-    if not fp16:
+    if not fp16 or steps.max(initial=0.0) > LARGEST_FP16:
         single: NDArray[np.float32] = np.maximum(steps, SMALLEST_FP32).astype(np.float32)
         return single
     half = steps.astype(np.float16)

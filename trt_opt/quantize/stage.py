@@ -130,8 +130,10 @@ def quantized_graph(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> Qu
         chosen = fp16_nodes(index, kept)
         model = with_fp16(index, kept)
         layers = {name: _with_fp16_decision(layer, name in chosen, kept.get(name)) for name, layer in layers.items()}
-    check_model(model, "the quantised model")
-    require_clean(model)
+    # Strict shape inference refuses some valid models (MeanVarianceNormalization); ONNX Runtime loads each graph later.
+    check_model(model, "the quantised model", shapes=False)
+    if request.int8:
+        require_clean(model)
     return QuantizedGraph(model, PrecisionPlan(tuple(layers.values()), kept), _warnings(source, ranges))
 
 
