@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from polygraphy.backend.onnxrt import OnnxrtRunner
 
+from trt_opt.backends.onnxruntime_fp16 import with_rounding_quantizers
 from trt_opt.errors import DataError, StageError, TrtOptError, UnsupportedModelError
 from trt_opt.graph.query import graph_inputs, graph_outputs
 from trt_opt.graph.save import SINGLE_FILE_LIMIT_BYTES, save_model
@@ -101,7 +102,7 @@ class OnnxRuntimeRunner:
 
     def __enter__(self) -> OnnxRuntimeRunner:
         with _translated("load"):
-            session = session_for(self._model, optimised=self._optimised)
+            session = session_for(with_rounding_quantizers(self._model), optimised=self._optimised)
         runner = OnnxrtRunner(session, name=self.name)
         runner.activate()
         self._names = {spec.name for spec in self.inputs}
