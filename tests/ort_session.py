@@ -9,12 +9,15 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from trt_opt.backends.onnxruntime_fp16 import with_rounding_quantizers
+
 
 def outputs_of(model: onnx.ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
     """Runs a model once."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    model = with_rounding_quantizers(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(feed)), strict=True))
