@@ -281,3 +281,22 @@ def test_scales_beyond_fp16_stay_float32() -> None:
     assert "conv3" in result.plan.kept_fp32
     scales = [numpy_helper.to_array(tensor) for tensor in result.model.graph.initializer if "scale" in tensor.name]
     assert all(np.isfinite(scale).all() for scale in scales)
+
+
+@pytest.mark.parametrize(("reach", "stays"), [(200.0, False), (2000.0, True)])
+def test_a_pool_counts_the_elements_it_sums(reach: float, stays: bool) -> None:
+    """GlobalAveragePool sums one channel's 64 elements: FP16 holds 64 times 200, not 64 times 2000."""
+    nodes = [node("GlobalAveragePool", "average", ["x"], "y")]
+    graph = float_graph(model_of(nodes, {"x": [1, 512, 8, 8]}, {"y": [1, 512, 1, 1]}, {}), PrecisionRequest(fp16=True))
+    found = {"x": TensorRange(0.0, reach, None, 1)}
+    assert ("average" in quantized_graph(graph, found).plan.kept_fp32) is stays
+
+
+@pytest.mark.parametrize("opset_", [17, 18])
+def test_a_reduction_counts_along_its_axes(opset_: int) -> None:
+    """Axes as attribute (17) and as input (18): 16 elements of 2000 fit into FP16, all 8192 do not."""
+    axes = {"axes": np.array([1], np.int64)} if opset_ == 18 else {}
+    mean = node("ReduceMean", "mean", ["x", *axes], "y", **({} if axes else {"axes": [1]}))
+    model = model_of([mean], {"x": [512, 16]}, {"y": [512, 1]}, axes, opset=opset_)
+    graph = float_graph(model, PrecisionRequest(fp16=True))
+    assert not quantized_graph(graph, {"x": TensorRange(0.0, 2000.0, None, 1)}).plan.kept_fp32

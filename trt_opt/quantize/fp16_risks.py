@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from trt_opt.graph.index import GraphIndex
+from trt_opt.graph.index import GraphIndex, attribute_of
 from trt_opt.graph.tensors import subgraphs_of
 from trt_opt.quantize.rules import moves_data_only
 from trt_opt.values.calibration import TensorRange
@@ -45,6 +45,7 @@ SQUARING_OPS = frozenset(
         "LpPool",
     }
 )
+SPATIAL_OPS = frozenset({"GlobalAveragePool", "GlobalLpPool", "InstanceNormalization"})
 EXPONENTIAL_SUMS = frozenset({"ReduceLogSumExp", "ReduceLogSum"})
 DIVIDING_OPS = {"Div": 1, "Reciprocal": 0, "Log": 0}
 """Operator → the input that must not vanish."""
@@ -166,8 +167,22 @@ def _reduced_elements(node: onnx.NodeProto, index: GraphIndex) -> int | None:
     shape = index.shape(node.input[0])
     if shape is None:
         return None
-    sizes = shape[1:] if len(shape) > 1 else shape
-    return None if any(size is None for size in sizes) else math.prod(size for size in sizes if size is not None)
+    sizes = [shape[axis] for axis in _reduced_axes(node, len(shape), index)]
+    return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+
+def _reduced_axes(node: onnx.NodeProto, rank: int, index: GraphIndex) -> list[int]:
+    """The axes a summing operator sums over; all but the first where it is not one of those known here."""
+    if node.op_type in SPATIAL_OPS:
+        return list(range(2, rank))
+    if node.op_type in ("LayerNormalization", "RMSNormalization"):
+        first = attribute_of(node, "axis", -1)
+        return list(range(first % rank if isinstance(first, int) else 0, rank))
+    if node.op_type.startswith("Reduce"):
+        given = index.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+        axes = given.tolist() if given is not None else attribute_of(node, "axes", list(range(rank)))
+        return [int(axis) % rank for axis in axes] if isinstance(axes, list) else list(range(rank))
+    return list(range(1, rank))
 
 
 def _division_risk(node: onnx.NodeProto, index: GraphIndex, ranges: Mapping[str, TensorRange]) -> str | None:
