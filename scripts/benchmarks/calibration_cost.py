@@ -1,12 +1,13 @@
-"""What calibration costs over a plain forward pass of the same samples: time and peak memory.
+r"""What calibration costs over a plain forward pass of the same samples: time and peak memory.
 
-    python scripts/benchmarks/calibration_cost.py --samples 32 128 512 --output docs/measured/calibration_cost.md
+    python scripts/benchmarks/calibration_cost.py --samples 32 128 512 --repeat 5 \
+        --json cost.json --output docs/measured/calibration_cost.md
 
-The model is the ResNet-50 of onnx's own backend tests, whose placeholder weights are replaced by seeded random ones;
-the taps are those of an INT8 + FP16 build. Every measurement runs in a process of its own, the floor (a plain ONNX
-Runtime forward) and the calibrations in turns; the table gives medians and ratios. Everything is timed from the model
-in memory to the result, creating the session included. ONNX Runtime's own entropy calibrator, which keeps every
-activation, runs on the smallest number of samples only, under a memory limit.
+The model is the ResNet-50 of onnx's own backend tests with seeded random weights; the tensors looked at are those of an
+INT8 + FP16 build. Every measurement is a process of its own, and the subjects take turns, so that a noisy minute hits
+all of them: the floor (the samples through ONNX Runtime, nothing else), the calibration with entropy and with minmax
+(everything `calibration_table` does: session, data pass, hashes, thresholds), and, on the smallest number of samples
+and under a memory limit, ONNX Runtime's own entropy calibrator, which keeps all activations.
 """
 
 from __future__ import annotations
@@ -21,231 +22,279 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.backend.test
-from onnx import numpy_helper
+import onnxruntime
+import resnet50
+from numpy.typing import NDArray
 
 from calibrators import calibrator_from_text
 from trt_opt.backends.machine import package_versions
-from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.calibrate.ranges import calibration_table
+from trt_opt.datasets import open_dataset
+from trt_opt.graph.query import graph_inputs
 from trt_opt.preparation import source_model
-from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, float_graph, least_opset
+from trt_opt.quantize.stage import PrecisionRequest, float_graph, least_opset
+from trt_opt.values.placement import Taps
 from trt_opt.values.progress import Silent
-from trt_opt.values.samples import DataProvenance, Sample
 
-INPUT = "gpu_0/data_0"
-SHAPE = (1, 3, 224, 224)
-PEER_MEMORY_BYTES = 9 * 2**30
-SUBJECTS = ("forward", "entropy", "minmax")
+FLOOR, PEER = "forward", "ONNX Runtime's entropy"
+CALIBRATORS = ("entropy", "minmax")
+MODEL, TAPS = "float.onnx", "taps.json"
 
-
-class RandomImages:
-    """Seeded samples, made as they are asked for, so that they take no memory."""
-
-    source, is_random, has_labels = "seeded random images", True, False
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Sample]:
-        for number in range(self._count):
-            array = np.random.default_rng(number).random(SHAPE, np.float32) * 4 - 2
-            yield Sample(f"image {number}", {INPUT: array})
-
-    def provenance(self) -> DataProvenance:
-        """Seeds need no hash."""
-        return DataProvenance(self.source, "0" * 64, self._count, random=True)
+Measurement = Mapping[str, float]
+Row = dict[str, float | int | str]
 
 
-def resnet50() -> onnx.ModelProto:
-    """The ResNet-50 of onnx, seeded random weights of He's scale, batch normalisations that keep the scale."""
-    folder = Path(onnx.backend.test.__file__).parent / "data" / "light"
-    model = onnx.load(folder / "light_resnet50.onnx")
-    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    generator = np.random.default_rng(0)
-    made = []
-    for node in [node for node in model.graph.node if node.op_type == "ConstantOfShape"]:
-        made.append(numpy_helper.from_array(random_weights(shapes[node.input[0]], generator), node.output[0]))
-        model.graph.node.remove(node)
-    model.graph.initializer.extend(made)
-    fed = [value for value in model.graph.input if value.name == INPUT]
-    del model.graph.input[:]
-    model.graph.input.extend(fed)
-    model.ir_version = 8
-    for node in model.graph.node:
-        if node.op_type == "BatchNormalization":
-            set_statistics(model, node)
-    return model
-
-
-def random_weights(shape: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """He initialisation for weights of rank 2 and more, small numbers for biases."""
-    sizes = tuple(int(size) for size in shape)
-    fan_in = int(np.prod(sizes[1:])) if len(sizes) > 1 else 1
-    scale = np.sqrt(2 / fan_in) if len(sizes) > 1 else 0.02
-    return (generator.standard_normal(sizes) * scale).astype(np.float32)
-
-
-def set_statistics(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
-    """Scale 0.5, bias as it is, mean 0, variance 1."""
-    values = {node.input[1]: 0.5, node.input[3]: 0.0, node.input[4]: 1.0}
-    for tensor in model.graph.initializer:
-        if tensor.name in values:
-            tensor.CopyFrom(numpy_helper.from_array(np.full(tensor.dims, values[tensor.name], np.float32), tensor.name))
-
-
-def prepared() -> FloatGraph:
-    """The model as `trt-opt build --int8` calibrates it."""
+def prepare(folder: Path) -> None:
+    """Writes the float model as `trt-opt build --int8` calibrates it, and which tensors it looks at."""
     request = PrecisionRequest(int8=True, fp16=True)
-    source = source_model(Path("resnet50"), resnet50(), (), Silent(), least=least_opset(request))
-    return float_graph(source.rewritten, request)
+    source = source_model(Path("resnet50"), resnet50.model(), (), Silent(), least=least_opset(request))
+    graph = float_graph(source.rewritten, request)
+    onnx.save(graph.model, folder / MODEL)
+    (folder / TAPS).write_text(json.dumps([graph.taps.calibrated, graph.taps.watched]), encoding="utf-8")
 
 
-def run_forward(samples: int) -> float:
-    """Seconds of a plain forward of all samples."""
-    model = prepared().model
+def run_forward(folder: Path) -> dict[str, float]:
+    """All samples through ONNX Runtime; creating the session is timed apart.
+
+    ONNX Runtime's defaults but for spinning, which `calibration_table` turns off too: on a busy machine, threads that
+    spin slow each other down, and a slow floor would flatter.
+    """
     start = time.perf_counter()
-    with OnnxRuntimeRunner(model, optimised=True) as runner:
-        for sample in RandomImages(samples):
-            runner.infer(sample.feed)
-        return time.perf_counter() - start
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(os.fspath(folder / MODEL), options, providers=["CPUExecutionProvider"])
+    ready = time.perf_counter()
+    for feed in resnet50.images():
+        session.run(None, feed)
+    return {"seconds": time.perf_counter() - ready, "session_seconds": ready - start}
 
 
-def run_calibration(samples: int, calibrator: str) -> float:
-    """Seconds of a whole calibration: session, data pass and threshold search."""
-    graph = prepared()
+def run_calibration(folder: Path, calibrator: str) -> dict[str, float]:
+    """A whole calibration; the samples come from a function, as with --calib-data resnet50:images."""
+    model = onnx.load(folder / MODEL)
+    calibrated, watched = json.loads((folder / TAPS).read_text(encoding="utf-8"))
+    dataset = open_dataset("resnet50:images", graph_inputs(model))
     start = time.perf_counter()
-    calibration_table(graph.model, graph.taps, RandomImages(samples), calibrator_from_text(calibrator), Silent())
-    return time.perf_counter() - start
+    calibration_table(
+        model, Taps(tuple(calibrated), tuple(watched)), dataset, calibrator_from_text(calibrator), Silent()
+    )
+    return {"seconds": time.perf_counter() - start}
 
 
-def run_peer(samples: int) -> float:
-    """Seconds of ONNX Runtime's own entropy calibration of the same tensors."""
+def run_peer(folder: Path, memory_bytes: int) -> dict[str, float]:
+    """ONNX Runtime's own entropy calibration of inputs and outputs of the layers that it would quantise."""
     from onnxruntime.quantization.calibrate import CalibrationDataReader, CalibrationMethod, create_calibrator
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._samples = iter(RandomImages(samples))
+            self._feeds = resnet50.images()
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            sample = next(self._samples, None)
-            return None if sample is None else dict(sample.feed)
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return next(self._feeds, None)
 
-    resource.setrlimit(resource.RLIMIT_AS, (PEER_MEMORY_BYTES, PEER_MEMORY_BYTES))
-    graph = prepared()
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.onnx")  # noqa: PTH118  ONNX Runtime takes text
-        onnx.save(graph.model, path)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    with tempfile.TemporaryDirectory() as scratch:
         start = time.perf_counter()
         calibrator = create_calibrator(
-            path, ["Conv", "Gemm", "MatMul"], path + ".tapped", CalibrationMethod.Entropy, extra_options={}
+            folder / MODEL,
+            ["Conv", "Gemm", "MatMul"],
+            os.fspath(Path(scratch) / "tapped.onnx"),
+            CalibrationMethod.Entropy,
         )
         calibrator.collect_data(Reader())
         calibrator.compute_data()
-        return time.perf_counter() - start
+        return {"seconds": time.perf_counter() - start}
 
 
-def child(subject: str, samples: int) -> None:
-    """Measures one thing and prints it as JSON."""
-    run: Callable[[int], float] = {
-        "forward": run_forward,
-        "entropy": lambda count: run_calibration(count, "entropy"),
-        "minmax": lambda count: run_calibration(count, "minmax"),
-        "onnxruntime entropy": run_peer,
-    }[subject]
-    seconds = run(samples)
-    print(json.dumps({"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+def child(subject: str, options: argparse.Namespace) -> None:
+    """Does one thing, and prints how long it took and how much memory this process had at most."""
+    resnet50.samples = options.samples[0]
+    folder = options.folder
+    match subject:
+        case "prepare":
+            prepare(folder)
+            result: dict[str, float] = {}
+        case "forward":
+            result = run_forward(folder)
+        case _ if subject == PEER:
+            result = run_peer(folder, int(options.peer_memory_gib * 2**30))
+        case _:
+            result = run_calibration(folder, subject)
+    print(json.dumps({**result, "peak_bytes": peak_bytes()}))
 
 
-def measured(subject: str, samples: int) -> dict[str, float] | None:
-    """One child's result; None if it ran out of memory."""
-    command = [sys.executable, __file__, "--child", subject, "--samples", str(samples)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"{subject}, {samples} samples: exit {done.returncode}", file=sys.stderr)
-        return None
-    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return result
+def peak_bytes() -> int:
+    """This process's peak resident memory.
+
+    Linux carries `ru_maxrss` over from the parent through fork and exec; VmHWM starts anew.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
-def rows(counts: Sequence[int], repeat: int) -> Iterator[dict[str, float | str | int]]:
-    """Medians over the repetitions; the subjects take turns, so that a noisy minute hits all of them."""
-    for count in counts:
-        found: dict[str, list[dict[str, float]]] = {subject: [] for subject in SUBJECTS}
-        for _ in range(repeat):
-            for subject in SUBJECTS:
-                result = measured(subject, count)
-                if result is not None:
-                    found[subject].append(result)
-        if count == min(counts):
-            peer = measured("onnxruntime entropy", count)
-            found["onnxruntime entropy"] = [peer] if peer else []
-        floor = statistics.median(entry["seconds"] for entry in found["forward"])
-        for subject, entries in found.items():
-            if entries:
-                seconds = statistics.median(entry["seconds"] for entry in entries)
-                peak = statistics.median(entry["peak_bytes"] for entry in entries)
-                yield {
-                    "subject": subject,
-                    "samples": count,
-                    "ratio": seconds / floor,
-                    "seconds": seconds,
-                    "peak_mib": peak / 2**20,
-                }
+class Bench:
+    """Runs subjects in child processes.
+
+    Args:
+        folder: Holds the prepared model.
+        options: The command line's.
+    """
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self._folder = folder
+        self._options = options
+
+    def measured(self, subject: str, samples: int) -> Measurement | None:
+        """One child's result; None if it failed, which is told on stderr."""
+        command = [sys.executable, __file__, "--child", subject, "--samples", str(samples)]
+        command += ["--folder", os.fspath(self._folder), "--peer-memory-gib", str(self._options.peer_memory_gib)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            print(f"{subject}, {samples} samples: exit {done.returncode}: {reason}", file=sys.stderr)
+            return None
+        result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+        return result
+
+    def rows(self) -> Iterator[Row]:
+        """One row per subject and number of samples: medians over the repetitions."""
+        for samples in self._options.samples:
+            found: dict[str, list[Measurement]] = {}
+            for turn in range(self._options.repeat):
+                subjects = [FLOOR, *CALIBRATORS]
+                if samples == min(self._options.samples) and turn == 0 and self._options.peer_memory_gib:
+                    subjects.append(PEER)
+                for subject in subjects:
+                    result = self.measured(subject, samples)
+                    if result is not None:
+                        found.setdefault(subject, []).append(result)
+            yield from (_row(subject, samples, found) for subject in found)
 
 
-def page(table: Sequence[dict[str, float | str | int]], options: argparse.Namespace) -> str:
+def _row(subject: str, samples: int, found: Mapping[str, Sequence[Measurement]]) -> Row:
+    """Medians; the ratios are the medians of each turn's ratio to the floor of the same turn."""
+    turns = [*zip(found[subject], found.get(FLOOR, ()), strict=False)]
+    floors = [floor["seconds"] for _, floor in turns]
+    with_session = [floor["seconds"] + floor["session_seconds"] for _, floor in turns]
+    seconds = [own["seconds"] for own, _ in turns]
+    wholes = with_session if subject == FLOOR else seconds
+    return {
+        "samples": samples,
+        "subject": subject,
+        "turns": len(turns),
+        "ratio": _median_ratio(wholes, with_session),
+        "ratio_to_samples_alone": _median_ratio(seconds, floors),
+        "least_ratio": min(own / floor for own, floor in zip(wholes, with_session, strict=True)),
+        "most_ratio": max(own / floor for own, floor in zip(wholes, with_session, strict=True)),
+        "seconds": statistics.median(wholes),
+        "peak_mib": statistics.median(own["peak_bytes"] for own in found[subject]) / 2**20,
+    }
+
+
+def _median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    return statistics.median(top / bottom for top, bottom in zip(numerators, denominators, strict=True))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table, ratios first."""
+    lines = [
+        "| samples | what | time ÷ plain forward | spread | ÷ forward without its session | seconds | peak memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        "| {samples} | {subject} | {ratio:.2f} | {least_ratio:.2f} … {most_ratio:.2f} | {ratio_to_samples_alone:.2f} "
+        "| {seconds:.1f} | {peak_mib:.0f} MiB |".format(**row)
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def memory_growth(rows: Sequence[Row]) -> dict[str, float]:
+    """Calibrator → its peak memory at the largest number of samples ÷ that at the smallest."""
+    peaks = {(row["subject"], row["samples"]): float(row["peak_mib"]) for row in rows}
+    counts = [int(row["samples"]) for row in rows]
+    ends = max(counts), min(counts)
+    return {
+        name: peaks[name, ends[0]] / peaks[name, ends[1]]
+        for name in CALIBRATORS
+        if all((name, end) in peaks for end in ends)
+    }
+
+
+def page(rows: Sequence[Row], options: argparse.Namespace) -> str:
     """The table as a page of docs/measured."""
-    lines = ["| samples | what | time ÷ plain forward | seconds | peak memory |", "|---|---|---|---|---|"]
-    cells = "| {samples} | {subject} | {ratio:.2f} | {seconds:.2f} | {peak_mib:.0f} MiB |"
-    lines += [cells.format(**row) for row in table]
-    peaks = {row["samples"]: float(row["peak_mib"]) for row in table if row["subject"] == "entropy"}
-    growth = peaks[max(peaks)] / peaks[min(peaks)]
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     command = f"python scripts/benchmarks/calibration_cost.py --samples {' '.join(map(str, options.samples))}"
+    growth = ", ".join(f"{name} {ratio:.2f}" for name, ratio in memory_growth(rows).items())
     return f"""# What calibration costs
 
-ResNet-50 with random weights, samples of 3x224x224, taps of an INT8 + FP16 build; each line is the median of
-{options.repeat} processes. "forward" is plain ONNX Runtime over the same samples; the others are whole calibrations,
-threshold search included. All start with the model in memory and create their session. Machines of this kind are
-noisy: read the ratios, not the seconds.
+ResNet-50 with seeded random weights, samples of 1x3x224x224 from a function, the tensors of an INT8 + FP16 build. Each
+measurement is a process of its own; {options.repeat} turns, in which the subjects follow one another; medians, and the
+least and the largest ratio of a turn. The machine was shared while this was measured, so the seconds are noisy: read
+the ratios.
 
-{chr(10).join(lines)}
+{table(rows)}
 
-Peak memory of entropy at {max(peaks)} samples is {growth:.2f} times that at {min(peaks)}.
+* **forward** is the floor: the same samples through plain ONNX Runtime, its session included. **entropy** and
+  **minmax** are whole calibrations: session, data pass, hashes of model and data, threshold search.
+* **÷ forward without its session** is the stricter ratio: the whole calibration over the floor's samples alone.
+* **{PEER}** is `onnxruntime.quantization.calibrate` on the same samples, which keeps all activations until the end; it
+  ran once, under a limit of {options.peer_memory_gib:g} GiB of address space.
+* Peak memory at {max(options.samples)} samples ÷ that at {min(options.samples)}: {growth}.
 
 Written on {date.today().isoformat()} by `{command} --repeat {options.repeat}`
-on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}.
+on {cpu_model()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}.
 """
 
 
+def cpu_model() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
 def main() -> None:
-    """Measures in children, prints the table, writes the page."""
+    """Measures in children, prints the table, writes JSON and the page where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, nargs="+", default=[32, 128, 512])
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    parser.add_argument("--output", type=Path, help="page to write")
+    parser.add_argument("--samples", type=int, nargs="+", default=[32, 128, 512], help="numbers of samples to measure")
+    parser.add_argument("--repeat", type=int, default=5, help="turns per number of samples")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the table as a Markdown page")
+    parser.add_argument(
+        "--peer-memory-gib", type=float, default=9, help="limit for ONNX Runtime's own calibrator; 0 leaves it out"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.child, options.samples[0])
+        child(options.child, options)
         return
-    table = []
-    for row in rows(options.samples, options.repeat):
-        table.append(row)
-        print(json.dumps(row) if options.json else "{samples:>5}  {subject:<20} {ratio:6.2f}".format(**row), flush=True)
+    with tempfile.TemporaryDirectory(prefix="trt-opt-bench-") as folder:
+        bench = Bench(Path(folder), options)
+        if bench.measured("prepare", 0) is None:
+            sys.exit(1)
+        rows = []
+        for row in bench.rows():
+            rows.append(row)
+            print("{samples:>5}  {subject:<24} {ratio:6.2f}".format(**row), file=sys.stderr, flush=True)
+    print(table(rows))
+    if options.json is not None:
+        written = {"rows": rows, "memory_growth": memory_growth(rows), "cpu": cpu_model(), **package_versions()}
+        options.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     if options.output is not None:
-        options.output.write_text(page(table, options), encoding="utf-8")
+        options.output.write_text(page(rows, options), encoding="utf-8")
 
 
 if __name__ == "__main__":

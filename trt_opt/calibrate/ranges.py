@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import onnx
 
 from calibrators import Calibrator
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
-from trt_opt.calibrate.reduction import Reduction
-from trt_opt.errors import DataError
+from trt_opt.calibrate.reduction import Reduction, Tensors, reduction_threads
+from trt_opt.datasets.generator import FunctionDataset
+from trt_opt.errors import DataError, TrtOptError
 from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.placement import Taps
 from trt_opt.values.progress import Progress
-from trt_opt.values.samples import Dataset
+from trt_opt.values.samples import Dataset, Sample
+from trt_opt.values.shapes import ShapeRange
 from trt_opt.values.shapes_seen import ShapesSeen
 
 
@@ -21,7 +25,8 @@ def calibration_table(
 ) -> CalibrationTable:
     """Runs the float model over the data and returns the range of every tapped tensor.
 
-    One tensor at a time is reduced to a histogram and dropped, so memory does not grow with the samples.
+    A sample's tensors are reduced to histograms while the next sample runs, and dropped: memory does not grow with the
+    number of samples.
 
     Args:
         model: The float model that the taps belong to.
@@ -31,20 +36,53 @@ def calibration_table(
         progress: Told of every sample.
 
     Raises:
-        DataError: There is no sample, or one with which a tapped tensor becomes NaN or infinite.
+        DataError: There is no sample, one with which a calibrated tensor becomes NaN or infinite, or the data changed
+            while they were read.
+        UnsupportedModelError: ONNX Runtime cannot load the model, or cannot run a sample, which is then named.
     """
-    reduction = Reduction(taps, calibrator)
-    shapes = ShapesSeen()
-    with OnnxRuntimeRunner(model, optimised=True, outputs=taps.all) as runner, reduction.running() as reduce:
-        progress.start("calibrate", len(dataset))
+    reduction = Reduction(taps, calibrator, threads=reduction_threads())
+    # Hashing leaves the interpreter lock, and creating the session keeps one core busy.
+    with ThreadPoolExecutor(1) as aside:
+        model_sha256 = aside.submit(fingerprint, model)
+        shapes = _data_pass(OnnxRuntimeRunner(model, optimised=True, outputs=taps.all), dataset, reduction, progress)
+    return CalibrationTable(model_sha256.result(), dataset.provenance(), str(calibrator), reduction.ranges(), shapes)
+
+
+def _data_pass(
+    model: OnnxRuntimeRunner, dataset: Dataset, reduction: Reduction, progress: Progress
+) -> dict[str, ShapeRange]:
+    """Runs all samples, gives their tensors to the reduction, and returns the shapes they had."""
+    seen = ShapesSeen()
+    with model as runner, reduction.running() as reduce:
+        progress.start("calibrate", _known_length(dataset))
         for sample in dataset:
-            tensors = {**sample.feed, **runner.infer(sample.feed)}
-            reduce(sample.name, {name: tensors[name] for name in taps.all})
-            shapes.add(sample)
+            # No variable holds the tensors: they would outlive their reduction by one more run of the model.
+            reduce(sample.name, _tensors(runner, sample))
+            seen.add(sample)
             progress.advance()
     progress.finish()
-    if not shapes.samples:
+    _check_count(dataset, seen.samples)
+    return seen.ranges()
+
+
+def _tensors(runner: OnnxRuntimeRunner, sample: Sample) -> Tensors:
+    """What the sample feeds and what the model makes of it; an error names the sample."""
+    try:
+        return {**sample.feed, **runner.infer(sample.feed)}
+    except TrtOptError as error:
+        error.where = sample.name if error.where is None else f"{sample.name}, {error.where}"
+        raise
+
+
+def _known_length(dataset: Dataset) -> int | None:
+    """The number of samples, or None where counting them would call the user's function for all of them."""
+    return None if isinstance(dataset, FunctionDataset) else len(dataset)
+
+
+def _check_count(dataset: Dataset, counted: int) -> None:
+    if not counted:
         raise DataError("there is no sample to calibrate with", where=dataset.source)
-    return CalibrationTable(
-        fingerprint(model), dataset.provenance(), str(calibrator), reduction.ranges(), shapes.ranges()
-    )
+    # After a whole walk even a function's samples are counted, so this costs no second one.
+    expected = dataset.provenance().samples
+    if counted != expected:
+        raise DataError(f"{counted} of {expected} samples were seen: the data changed meanwhile", where=dataset.source)

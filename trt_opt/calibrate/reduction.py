@@ -1,23 +1,26 @@
-"""Tensors to ranges, on a thread of its own so that the model does not wait for histograms."""
+"""Tensors to ranges, on threads of their own so that the model does not wait for histograms."""
 
 from __future__ import annotations
 
-import queue
-import threading
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibrators import Calibrator, CalibratorError, Observer
-from trt_opt.errors import DataError, TrtOptError
+from trt_opt.errors import DataError
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.placement import Taps
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+
+MOST_THREADS = 8
+"""NumPy lets go of the interpreter lock inside a call, not between calls: more threads would wait for it."""
 
 
 class Reduction:
@@ -26,31 +29,40 @@ class Reduction:
     Args:
         taps: Which tensors, and which of them need a threshold.
         calibrator: Makes the observers of those that do.
+        threads: How many threads share the tensors; each tensor belongs to one, so what it finds does not depend on
+            their number.
     """
 
-    def __init__(self, taps: Taps, calibrator: Calibrator) -> None:
+    def __init__(self, taps: Taps, calibrator: Calibrator, *, threads: int = 1) -> None:
         self._calibrated: dict[str, Observer] = {name: calibrator.observer() for name in taps.calibrated}
-        self._watched = {name: _Extremes() for name in taps.watched}
-        self._failure: TrtOptError | None = None
+        self._watched = {name: _Extremes() for name in taps.watched if name not in self._calibrated}
+        # Neighbours in the graph have like sizes: dealing them out in turns gives shares of like work.
+        shares = [taps.all[start::threads] for start in range(threads)]
+        self._shares = [share for share in shares if share]
 
     @contextmanager
     def running(self) -> Iterator[Callable[[str, Tensors], None]]:
-        """Yields a function that takes a sample's name and tensors; it raises what went wrong with an earlier one."""
-        # One sample waits while another is reduced: that keeps both sides busy, more would only hold memory.
-        waiting: queue.Queue[tuple[str, Tensors] | None] = queue.Queue(1)
-        thread = threading.Thread(target=self._work, args=(waiting,), name="reduction", daemon=True)
-        thread.start()
+        """Yields a function that takes a sample's name and tensors; it raises what went wrong with an earlier one.
 
-        def reduce(sample: str, tensors: Tensors) -> None:
-            self._raise_failure()
-            waiting.put((sample, tensors))
+        The function waits for the sample before, and returns while its own is being reduced: model and reduction both
+        stay busy, and no tensors queue up. Leaving the block waits for the last sample.
+        """
+        with ExitStack() as stack:
+            pools = [stack.enter_context(ThreadPoolExecutor(1, "reduction")) for _ in self._shares]
+            under_way: list[Future[None]] = []
 
-        try:
+            def wait() -> None:
+                for future in under_way:
+                    future.result()
+                under_way.clear()
+
+            def reduce(sample: str, tensors: Tensors) -> None:
+                wait()
+                for pool, share in zip(pools, self._shares, strict=True):
+                    under_way.append(pool.submit(self._observe, sample, {name: tensors[name] for name in share}))
+
             yield reduce
-        finally:
-            waiting.put(None)
-            thread.join()
-        self._raise_failure()
+            wait()
 
     def ranges(self) -> dict[str, TensorRange]:
         """The range of every tapped tensor that was seen at all.
@@ -61,14 +73,6 @@ class Reduction:
         found = {name: _range_of(name, observer) for name, observer in self._calibrated.items()}
         found |= {name: seen.range() for name, seen in self._watched.items() if seen.count}
         return found
-
-    def _work(self, waiting: queue.Queue[tuple[str, Tensors] | None]) -> None:
-        while (item := waiting.get()) is not None:
-            if self._failure is None:
-                try:
-                    self._observe(*item)
-                except TrtOptError as error:
-                    self._failure = error
 
     def _observe(self, sample: str, tensors: Tensors) -> None:
         for name, array in tensors.items():
@@ -84,9 +88,11 @@ class Reduction:
                     hint="leave this sample out, or check its preprocessing",
                 ) from error
 
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+
+def reduction_threads() -> int:
+    """How many threads to reduce with: half of the cores, since the model wants the other half at the same time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores // 2, MOST_THREADS))
 
 
 class _Extremes:
