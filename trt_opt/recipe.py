@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from calibrators import CalibratorError, calibrator_from_text
+from trt_opt.build.manifest import read_manifest
 from trt_opt.errors import RecipeError, RequestError
-from trt_opt.values.codec import plain_from_value, value_from_json
+from trt_opt.values.codec import plain_from_value
 from trt_opt.values.engine import Manifest
 from trt_opt.values.shapes import shapes_from_text
 from trt_opt.values.target import target_from_text
@@ -126,11 +127,7 @@ def recipe_from_manifest(path: Path) -> tuple[dict[str, Any], Manifest]:
     Raises:
         RecipeError: Not readable, or not a manifest.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the manifest cannot be read: {error}", where=str(path)) from error
-    manifest = value_from_json(Manifest, text, where=str(path))
+    manifest = read_manifest(path)
     return _known_options(dict(manifest.recipe), str(path)), manifest
 
 
