@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import ModelProto, numpy_helper
 
+from trt_opt.backends import backend_for
+from trt_opt.errors import UnsupportedModelError
 from trt_opt.graph.query import count_operators, graph_inputs, graph_outputs
 from trt_opt.passes.base import Pass
 from trt_opt.passes.verification import difference, run_model
+from trt_opt.values.engine import BuildOptions
+from trt_opt.values.progress import Silent
 from trt_opt.values.rewriting import PassReport
 from trt_opt.values.samples import Sample
+from trt_opt.values.target import target_from_text
 
 FLOAT32_TOLERANCE = 1e-5
 """Relative to the largest output: a few dozen roundings of float32, of the small graphs here."""
@@ -71,3 +80,21 @@ def applied(entry: Pass, model: ModelProto, samples: Sequence[Sample] = ()) -> t
 def operators(model: ModelProto) -> dict[str, int]:
     """Operator → how often, subgraphs included."""
     return dict(Counter(count_operators(model)))
+
+
+def refused_by(model: ModelProto, target: str = "rtx:8.6") -> str:
+    """Why the real TensorRT-RTX does not build the model for a target; an empty text where it does.
+
+    Skips the test where TensorRT-RTX is not installed.
+    """
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("TensorRT-RTX is not installed")
+    with tempfile.TemporaryDirectory(prefix="trt-opt-") as folder, backend_for(target_from_text(target)) as backend:
+        file = Path(folder) / "model.onnx"
+        onnx.save(model, file)
+        options = BuildOptions(target=target, profile={}, workspace_bytes=None, optimization_level=0)
+        try:
+            backend.build(file, options, Path(folder) / "engine", Silent(), 60.0)
+        except UnsupportedModelError as error:
+            return str(error)
+    return ""

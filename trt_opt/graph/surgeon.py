@@ -238,6 +238,16 @@ def tensor_from_constant(constant: gs.Constant | NDArray[np.generic]) -> TensorP
     return onnx.numpy_helper.from_array(array, constant.name)
 
 
+def constant_type(constant: gs.Constant) -> int:
+    """The ONNX element type of a constant, without loading its values."""
+    held = constant._values
+    if isinstance(held, LazyValues):
+        return int(held.tensor.data_type)
+    if isinstance(held, SparseValues):
+        return int(held.tensor.values.data_type)
+    return onnx_dtype(constant.export_dtype)
+
+
 def onnx_dtype(dtype: Any) -> int:
     """The ONNX element type of what GraphSurgeon calls a dtype: a NumPy dtype or already ONNX's number."""
     return dtype if isinstance(dtype, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))

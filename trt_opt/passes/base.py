@@ -12,14 +12,18 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 from onnx import ModelProto
 
-from trt_opt.graph.edit import graph_output_ids, label, tensor_names
+from trt_opt.graph.edit import every_graph, graph_output_ids, label, tensor_names
 from trt_opt.graph.names import fresh_name
-from trt_opt.graph.query import static_shapes
-from trt_opt.graph.surgeon import graph_from_model, model_from_graph
+from trt_opt.graph.query import dtype_name, graph_outputs
+from trt_opt.graph.surgeon import constant_type, constant_values, graph_from_model, model_from_graph
+from trt_opt.graph.types import inferred_types
 from trt_opt.values.rewriting import Change, Decline, PassReport
+from trt_opt.values.tensors import TensorSpec
 
 DOCSTRING_SECTIONS = ("What it does:", "Why TensorRT wants it:", "Example:", "When it declines:")
 """What the docstring of every pass is made of; `explain` prints it."""
@@ -76,6 +80,11 @@ class GraphEdit:
     def __init__(self, model: ModelProto) -> None:
         self.model = model
         self.graph: gs.Graph = graph_from_model(model)
+        self._homes = {
+            id(tensor): position
+            for position, graph in enumerate(every_graph(self.graph))
+            for tensor in (*graph.inputs, *(made for node in graph.nodes for made in node.outputs))
+        }
         self.changes: list[Change] = []
         self.declines: list[Decline] = []
 
@@ -91,6 +100,10 @@ class GraphEdit:
         """A tensor name that is not in use anywhere in the model."""
         return fresh_name(base, self._names)
 
+    def fresh_node_name(self, base: str) -> str:
+        """A node name that is not in use anywhere in the model."""
+        return fresh_name(base, self._node_names)
+
     def is_graph_output(self, tensor: gs.Tensor) -> bool:
         """Whether the tensor was an output of the graph, or of one nested in it, when editing began."""
         return id(tensor) in self._output_ids
@@ -101,9 +114,44 @@ class GraphEdit:
         versions = (entry.version for entry in self.model.opset_import if entry.domain in {"", "ai.onnx"})
         return int(next(versions, 0))
 
+    def dtype(self, tensor: gs.Tensor) -> str | None:
+        """NumPy's name of the element type ("float32", or onnx's "bfloat16"); None where it cannot be told."""
+        if isinstance(tensor, gs.Constant):
+            return dtype_name(constant_type(tensor))
+        spec = self._spec(tensor)
+        return None if spec is None else spec.dtype
+
+    def shape(self, tensor: gs.Tensor) -> tuple[int | None, ...] | None:
+        """The shape as it follows from the graph's inputs, None for sizes not known; None where the rank is not."""
+        if isinstance(tensor, gs.Constant):
+            return tuple(tensor.shape)
+        spec = self._spec(tensor)
+        if spec is None or spec.shape is None:
+            return None
+        return tuple(size if isinstance(size, int) else None for size in spec.shape)
+
     def static_shape(self, tensor: gs.Tensor) -> tuple[int, ...] | None:
-        """The tensor's shape where it follows from the graph's inputs; None inside nested graphs."""
-        return self._shapes.get(tensor.name) if id(tensor) in self._main_tensors else None
+        """The shape where every size of it is known, as it follows from the graph's inputs."""
+        shape = self.shape(tensor)
+        if shape is None or any(size is None for size in shape):
+            return None
+        return tuple(size for size in shape if size is not None)
+
+    def rank(self, tensor: gs.Tensor) -> int | None:
+        """The number of dimensions, where it is known."""
+        shape = self.shape(tensor)
+        return None if shape is None else len(shape)
+
+    def value(self, tensor: gs.Tensor | None) -> NDArray[np.generic] | None:
+        """The values of a constant or of a Constant node's output; None for anything else."""
+        return None if tensor is None else constant_values(tensor)
+
+    def declared_shape(self, tensor: gs.Tensor) -> tuple[int | None, ...] | None:
+        """What the model promises its callers of an output's shape; None for tensors that are not its outputs."""
+        found = self._promised.get(tensor.name) if self.is_graph_output(tensor) else None
+        if found is None or found.shape is None:
+            return None
+        return tuple(size if isinstance(size, int) else None for size in found.shape)
 
     def exported(self) -> ModelProto:
         """The graph as a model."""
@@ -114,15 +162,22 @@ class GraphEdit:
         return tensor_names(self.graph) | {tensor.name for tensor in self.model.graph.initializer}
 
     @cached_property
+    def _node_names(self) -> set[str]:
+        return {node.name for graph in every_graph(self.graph) for node in graph.nodes}
+
+    @cached_property
     def _output_ids(self) -> set[int]:
         return graph_output_ids(self.graph)
 
     @cached_property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return static_shapes(self.model)
+    def _promised(self) -> dict[str, TensorSpec]:
+        return {spec.name: spec for spec in graph_outputs(self.model)}
 
     @cached_property
-    def _main_tensors(self) -> set[int]:
-        """Nested graphs may give a tensor of their own a name that the main graph has too."""
-        made = (tensor for node in self.graph.nodes for tensor in node.outputs)
-        return {id(tensor) for tensor in (*self.graph.inputs, *made)}
+    def _types(self) -> tuple[dict[str, TensorSpec], ...]:
+        return inferred_types(self.model)
+
+    def _spec(self, tensor: gs.Tensor) -> TensorSpec | None:
+        """Looked up in the graph the tensor belonged to when editing began: nested graphs may use a name again."""
+        home = self._homes.get(id(tensor))
+        return None if home is None else self._types[home].get(tensor.name)
