@@ -9,16 +9,19 @@ from pathlib import Path
 import onnx
 
 from calibrators import CalibrationCache, text_from_cache
+from trt_opt.acceptance import judge_for
+from trt_opt.backends import target_or_default
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
+from trt_opt.buildable import PassChoice, made_buildable
 from trt_opt.compare import Limits, compare
 from trt_opt.datasets import open_dataset, preprocess_from_text
+from trt_opt.ends import on_request, with_asked_ends
 from trt_opt.errors import RequestError
 from trt_opt.files import write_atomically
 from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs
 from trt_opt.graph.save import save_model
-from trt_opt.passes.runner import rewrite
-from trt_opt.preparation import SAMPLES_FOR_PASSES, loaded, precision_request, ranges_table
+from trt_opt.preparation import SAMPLES_FOR_PASSES, loaded, precision_request, ranges_table, runnable
 from trt_opt.quantize.stage import float_graph, quantized_graph
 from trt_opt.recipe import Recipe
 from trt_opt.values.accuracy import Comparison
@@ -38,23 +41,30 @@ class RewriteRequest:
     output: str
     data: str | None = None
     preprocess: str | None = None
+    target: str | None = None
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    freeze_input: tuple[str, ...] = ()
+    widen_io: bool = False
+    fp8_as_qdq: bool = False
+    nms: str = "keep"
     force: bool = False
 
 
 def rewritten_file(request: RewriteRequest, progress: Progress) -> RewriteReport:
-    """Rewrites a model file.
+    """Rewrites a model file until its target takes it, or as far as that goes; `report.after` tells.
 
     Raises:
-        RequestError: The output exists, or a pass is unknown.
+        RequestError: The output exists, or a pass or an input is unknown.
         ModelFileError: The model cannot be read.
     """
     output = _free(Path(request.output), force=request.force)
-    model = load_model(request.model)
+    model = runnable(with_asked_ends(load_model(request.model), request.freeze_input, widen_io=request.widen_io))
     data = _opened(request.data, request.preprocess, model) if request.data else ()
     samples = tuple(islice(data, SAMPLES_FOR_PASSES))
-    rewritten, report = rewrite(model, samples=samples, only=request.only, skip=request.skip, progress=progress)
+    choice = PassChoice(request.only, request.skip, on_request(fp8_as_qdq=request.fp8_as_qdq))
+    with judge_for(target_or_default(request.target), thorough=True) as judge:
+        rewritten, report = made_buildable(model, judge, samples, progress, choice=choice)
     save_model(rewritten, output)
     return report
 
@@ -72,7 +82,8 @@ def calibrated_file(
     if recipe.calib_data is None:
         raise RequestError("there is nothing to calibrate with", hint="--calib-data DATA")
     cache_file = output.with_suffix(".cache")
-    source, data = loaded(recipe, progress)
+    with judge_for(target_or_default(recipe.target), thorough=False) as judge:
+        source, data = loaded(recipe, judge, progress)
     graph = float_graph(source.rewritten, precision_request(recipe))
     table = ranges_table(recipe, graph, data.calibration, progress)
     if table is None:
@@ -98,7 +109,8 @@ def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: b
         UnsupportedModelError: No layer can run in INT8.
     """
     _free(output, force=force)
-    source, data = loaded(recipe, progress)
+    with judge_for(target_or_default(recipe.target), thorough=False) as judge:
+        source, data = loaded(recipe, judge, progress)
     graph = float_graph(source.rewritten, precision_request(recipe))
     table = ranges_table(recipe, graph, data.calibration, progress)
     result = quantized_graph(graph, table.ranges if table else {})

@@ -10,13 +10,16 @@ from pathlib import Path
 import onnx
 
 from trt_opt import __version__
+from trt_opt.acceptance import LibraryJudge
 from trt_opt.backends import Backend, backend_for, target_or_default
 from trt_opt.backends.machine import package_versions
 from trt_opt.backends.onnxruntime import check_in_onnxruntime
 from trt_opt.build.manifest import MANIFEST, build_key, record_of_file, write_manifest
 from trt_opt.build.store import ENGINE, GRAPH, TABLE, EngineStore
+from trt_opt.buildable import require_accepted
 from trt_opt.errors import UnsupportedModelError
 from trt_opt.files import sha256_of_file, write_atomically
+from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.query import graph_inputs
 from trt_opt.graph.save import save_model
 from trt_opt.graph.tensors import weight_bytes
@@ -28,10 +31,11 @@ from trt_opt.recipe import Recipe, plain_from_recipe
 from trt_opt.stopwatch import Stopwatch
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.backend import BuiltEngine
+from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.codec import json_from_value
 from trt_opt.values.engine import BuildOptions, BuildOutcome, Manifest, Variant
 from trt_opt.values.progress import Progress, Renamed, Silent
-from trt_opt.values.shapes import Profile
+from trt_opt.values.shapes import Profile, ShapeRange, ValueRange
 from trt_opt.values.shapes_seen import ShapesSeen
 from trt_opt.variants import GraphVariant, accuracies, graph_variants
 
@@ -54,7 +58,8 @@ def build_engine(recipe: Recipe, progress: Progress, *, rebuild: bool = False) -
     store = EngineStore(Path(recipe.output))
     with backend_for(target_or_default(recipe.target)) as backend:
         with watch.stage("rewrite"):
-            source, data = loaded(recipe, progress)
+            source, data = loaded(recipe, LibraryJudge(backend, thorough=False), progress)
+            require_accepted(source.report)
         name, key = source.path.stem, _key(recipe, backend, source, data)
         found = None if rebuild else store.find(name, key)
         if found is not None:
@@ -73,6 +78,7 @@ def _key(recipe: Recipe, backend: Backend, source: SourceModel, data: DataSets) 
             "library": backend.library,
             "target": str(backend.target),
             "model": sha256_of_file(source.path),
+            "frozen": fingerprint(source.original) if recipe.freeze_input else None,
             "options": options,
             "calibration": data.calibration.provenance().sha256 if data.calibration else None,
             "evaluation": data.evaluation.provenance().sha256 if data.evaluation else None,
@@ -92,8 +98,6 @@ class _Build:
     folder: Path
 
     def run(self, source: SourceModel, data: DataSets) -> None:
-        with self.watch.stage("parse"):
-            self._ask_parser(source)
         graph = float_graph(source.rewritten, precision_request(self.recipe))
         with self.watch.stage("calibrate"):
             table = ranges_table(self.recipe, graph, data.calibration, self.progress)
@@ -106,26 +110,21 @@ class _Build:
         with self.watch.stage("evaluate"):
             measured = accuracies(source.original, variants, data.evaluation, self.progress)
         with self.watch.stage("build"):
-            seen = table.shapes if table else ShapesSeen(data.evaluation or ()).ranges()
-            profile, notes = profile_for(self.recipe, graph_inputs(final.model), seen)
-            sizes, built = self._engines(variants, self._options(profile))
+            shapes, values = _seen(table, data)
+            profile, notes = profile_for(self.recipe, graph_inputs(final.model), shapes)
+            options = self._options(profile, values)
+            sizes, built = self._engines(variants, options)
         if table is not None:
             write_atomically(self.folder / TABLE, json_from_value(table))
-        result = _Result(source, data, final, variants, measured, sizes, built, self._options(profile), notes)
+        result = _Result(source, data, final, variants, measured, sizes, built, options, notes)
         write_manifest(self._manifest(result), self.folder / MANIFEST)
 
-    def _ask_parser(self, source: SourceModel) -> None:
-        """Lets the target's parser see the float model before any time is spent on data."""
-        file = self.folder / "float.onnx"
-        save_model(source.rewritten, file)
-        self.backend.require_parsable(file)
-        file.unlink()
-
-    def _options(self, profile: Profile) -> BuildOptions:
+    def _options(self, profile: Profile, values: Mapping[str, ValueRange]) -> BuildOptions:
         workspace = self.recipe.workspace_mib
         return BuildOptions(
             target=str(self.backend.target),
             profile=profile,
+            values=values,
             workspace_bytes=None if workspace is None else workspace * 2**20,
             optimization_level=self.recipe.optimization_level,
         )
@@ -205,6 +204,14 @@ class _Result:
             Variant(entry.name, weight_bytes(entry.model), self.sizes.get(entry.name), self.measured.get(entry.name))
             for entry in self.variants
         )
+
+
+def _seen(table: CalibrationTable | None, data: DataSets) -> tuple[Mapping[str, ShapeRange], Mapping[str, ValueRange]]:
+    """The shapes and values that the data had."""
+    if table is not None:
+        return table.shapes, table.values
+    seen = ShapesSeen(data.evaluation or ())
+    return seen.ranges(), seen.values()
 
 
 def _data_warnings(data: DataSets) -> tuple[str, ...]:

@@ -9,20 +9,20 @@ from pathlib import Path
 import onnx
 
 from calibrators import calibrator_from_text
+from trt_opt.acceptance import Judge
+from trt_opt.buildable import PassChoice, made_buildable
 from trt_opt.calibrate.ranges import calibration_table
 from trt_opt.calibrate.table import check_table, table_from_file
 from trt_opt.datasets import open_dataset
 from trt_opt.datasets.preprocess import preprocess_from_text
+from trt_opt.ends import on_request, with_asked_ends
 from trt_opt.errors import DataError, RequestError
 from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.float_types import holds_half_floats, widened_to_float32, with_float_weights
 from trt_opt.graph.load import load_model
 from trt_opt.graph.names import with_unique_node_names
-from trt_opt.graph.opset import converted_to_opset
+from trt_opt.graph.opset import converted_to_opset, with_standard_operators
 from trt_opt.graph.query import graph_inputs, opset
-from trt_opt.passes import PASSES
-from trt_opt.passes.raise_opset import RaiseOpset
-from trt_opt.passes.runner import rewrite
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, is_quantized, least_opset
 from trt_opt.recipe import Recipe
 from trt_opt.values.calibration import CalibrationTable
@@ -97,26 +97,33 @@ def source_model(
     path: Path,
     model: onnx.ModelProto,
     samples: tuple[Sample, ...],
+    judge: Judge,
     progress: Progress,
     *,
-    least: int | None = None,
+    choice: PassChoice | None = None,
 ) -> SourceModel:
-    """Rewrites a model with the default passes; half-precision weights become float32 first, exactly.
+    """Rewrites a model until its target takes it; half-precision weights become float32 first, exactly.
 
     Args:
         path: Where the model came from.
         model: The model.
         samples: On which every pass is verified.
+        judge: Says what the target refuses.
         progress: Told of every pass.
-        least: Raise the opset to this first, so that the passes clean up after onnx's converter.
+        choice: Which passes may run.
     """
-    original = model if opset(model) >= OLDEST_OPSET else converted_to_opset(model, MODERN_OPSET)
+    original = runnable(model)
     wide = widened_to_float32(original) if holds_half_floats(original) else original
     if not is_quantized(wide):
         wide = with_float_weights(wide)
-    raising = {} if least is None else {RaiseOpset.name: RaiseOpset(to=least)}
-    rewritten, report = rewrite(wide, passes={**raising, **PASSES}, samples=samples, progress=progress)
+    rewritten, report = made_buildable(wide, judge, samples, progress, choice=choice)
     return SourceModel(path, original, with_unique_node_names(rewritten), report)
+
+
+def runnable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its opset raised if ONNX Runtime does not run it, and standard operators if it imports none."""
+    model = with_standard_operators(model)
+    return model if opset(model) >= OLDEST_OPSET else converted_to_opset(model, MODERN_OPSET)
 
 
 def precision_request(recipe: Recipe) -> PrecisionRequest:
@@ -152,10 +159,14 @@ def ranges_table(
     return calibration_table(graph.model, graph.taps, data, calibrator, progress) if data is not None else None
 
 
-def loaded(recipe: Recipe, progress: Progress) -> tuple[SourceModel, DataSets]:
-    """The first steps of every verb: read the model, open the data, run the passes."""
+def loaded(recipe: Recipe, judge: Judge, progress: Progress) -> tuple[SourceModel, DataSets]:
+    """The first steps of every verb: read the model, change its ends as asked, open the data, run the passes."""
     path = Path(recipe.model)
-    model = load_model(path)
+    model = with_asked_ends(load_model(path), recipe.freeze_input, widen_io=recipe.widen_io)
     data = data_sets(recipe, model)
-    wanted = least_opset(precision_request(recipe))
-    return source_model(path, model, data.first_samples, progress, least=wanted), data
+    choice = PassChoice(
+        skip=recipe.skip_pass,
+        on_request=on_request(fp8_as_qdq=recipe.fp8_as_qdq),
+        least_opset=least_opset(precision_request(recipe)),
+    )
+    return source_model(path, model, data.first_samples, judge, progress, choice=choice), data

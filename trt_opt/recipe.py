@@ -52,6 +52,10 @@ class Recipe:
         workspace_mib: Limit of the builder's scratch memory, MiB.
         optimization_level: Builder optimisation level, 0 … 5.
         timeout_s: How long the builder may take, seconds.
+        freeze_input: Graph inputs that become constants: `name=value`, or an .npz file with one array per name.
+        widen_io: Graph inputs and outputs of integer types that TensorRT lacks become int32 or int64.
+        fp8_as_qdq: Casts to and from 8-bit floats become Q/DQ pairs of scale 1.
+        skip_pass: Graph passes to leave out.
     """
 
     model: str
@@ -75,6 +79,10 @@ class Recipe:
     workspace_mib: int | None = None
     optimization_level: int | None = None
     timeout_s: int = 3600
+    freeze_input: tuple[str, ...] = ()
+    widen_io: bool = False
+    fp8_as_qdq: bool = False
+    skip_pass: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.model:

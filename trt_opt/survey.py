@@ -1,28 +1,28 @@
-"""A model surveyed: the file, what a target's parser says, what the passes and INT8 could do."""
+"""A model surveyed: the file, what targets make of it, what the passes and INT8 could do."""
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 
-from trt_opt.backends import backend_for
-from trt_opt.errors import MissingError, TrtOptError, UnsupportedModelError
+from trt_opt.acceptance import judge_for
+from trt_opt.errors import TrtOptError, UnsupportedModelError
 from trt_opt.graph.load import load_model
-from trt_opt.graph.save import save_model
 from trt_opt.inspection.summary import summary_of
-from trt_opt.preparation import source_model
+from trt_opt.preparation import SourceModel, source_model
 from trt_opt.quantize.rules import COMPUTE_OPS
 from trt_opt.quantize.stage import PrecisionRequest, float_graph
 from trt_opt.values.precision import LayerDecision
 from trt_opt.values.progress import Progress
-from trt_opt.values.summary import ModelSurvey, RefusedNode
+from trt_opt.values.summary import RefusedNode
+from trt_opt.values.survey import ModelSurvey
 from trt_opt.values.target import Target
 
 
-def survey_of(path: Path, target: Target, progress: Progress) -> ModelSurvey:
-    """Surveys a model for a target; what cannot be found out becomes a note, not an error.
+def survey_of(path: Path, targets: Sequence[Target], progress: Progress) -> ModelSurvey:
+    """Surveys a model for one or more targets; what cannot be found out becomes a note, not an error.
 
     Raises:
         ModelFileError: The file cannot be read.
@@ -31,26 +31,17 @@ def survey_of(path: Path, target: Target, progress: Progress) -> ModelSurvey:
     summary = summary_of(path, model)
     notes: list[str] = []
     try:
-        source = source_model(path, model, (), progress)
+        sources = [_prepared(path, model, target, progress) for target in targets]
     except UnsupportedModelError as error:
-        refused = tuple(RefusedNode(*entry) for entry in error.nodes)
-        return ModelSurvey(summary, None, refused, (), (), (str(error),))
-    changed = tuple(f"{change.node}: {change.what}" for report in source.report.passes for change in report.changed)
-    refused, asked = _refused(source.rewritten, target, notes)
-    return ModelSurvey(summary, asked, refused, changed, _layers(source.rewritten, notes), tuple(notes))
+        unreadable = tuple(RefusedNode(*entry) for entry in error.nodes)
+        return ModelSurvey(summary, (), (), (str(error),), unreadable)
+    layers = _layers(sources[0].rewritten, notes)
+    return ModelSurvey(summary, tuple(source.report for source in sources), layers, tuple(notes))
 
 
-def _refused(model: onnx.ModelProto, target: Target, notes: list[str]) -> tuple[tuple[RefusedNode, ...], str | None]:
-    try:
-        backend = backend_for(target)
-        with backend, tempfile.TemporaryDirectory(prefix="trt-opt-") as folder:
-            file = Path(folder) / "model.onnx"
-            save_model(model, file)
-            report = backend.parse(file)
-    except MissingError as error:
-        notes.append(str(error))
-        return (), None
-    return tuple(RefusedNode(node.node, node.op_type, node.reason) for node in report.refused), str(target)
+def _prepared(path: Path, model: onnx.ModelProto, target: Target, progress: Progress) -> SourceModel:
+    with judge_for(target, thorough=True) as judge:
+        return source_model(path, model, (), judge, progress)
 
 
 def _layers(model: onnx.ModelProto, notes: list[str]) -> tuple[LayerDecision, ...]:

@@ -33,7 +33,9 @@ import resnet50
 from numpy.typing import NDArray
 
 from calibrators import calibrator_from_text
+from trt_opt.acceptance import TableJudge
 from trt_opt.backends.machine import package_versions
+from trt_opt.buildable import PassChoice
 from trt_opt.calibrate.ranges import calibration_table
 from trt_opt.datasets import open_dataset
 from trt_opt.graph.query import graph_inputs
@@ -41,6 +43,7 @@ from trt_opt.preparation import source_model
 from trt_opt.quantize.stage import PrecisionRequest, float_graph, least_opset
 from trt_opt.values.placement import Taps
 from trt_opt.values.progress import Silent
+from trt_opt.values.target import RtxTarget
 
 FLOOR, PEER = "forward", "ONNX Runtime's entropy"
 CALIBRATORS = ("entropy", "minmax")
@@ -53,7 +56,8 @@ Row = dict[str, float | int | str]
 def prepare(folder: Path) -> None:
     """Writes the float model as `trt-opt build --int8` calibrates it, and which tensors it looks at."""
     request = PrecisionRequest(int8=True, fp16=True)
-    source = source_model(Path("resnet50"), resnet50.model(), (), Silent(), least=least_opset(request))
+    choice = PassChoice(least_opset=least_opset(request))
+    source = source_model(Path("resnet50"), resnet50.model(), (), TableJudge(RtxTarget()), Silent(), choice=choice)
     graph = float_graph(source.rewritten, request)
     onnx.save(graph.model, folder / MODEL)
     (folder / TAPS).write_text(json.dumps([graph.taps.calibrated, graph.taps.watched]), encoding="utf-8")

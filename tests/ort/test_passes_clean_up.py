@@ -8,10 +8,10 @@ import pytest
 from passes_models import applied, floats, model_of, operators, random_samples
 
 from trt_opt.graph.query import graph_inputs, opset
-from trt_opt.passes.initialisers_not_inputs import InitialisersNotInputs
-from trt_opt.passes.raise_opset import RaiseOpset
-from trt_opt.passes.remove_dead_nodes import RemoveDeadNodes
-from trt_opt.passes.remove_identities import RemoveIdentities
+from trt_opt.passes.clean_up.initialisers_not_inputs import InitialisersNotInputs
+from trt_opt.passes.clean_up.raise_opset import RaiseOpset
+from trt_opt.passes.clean_up.remove_dead_nodes import RemoveDeadNodes
+from trt_opt.passes.clean_up.remove_identities import RemoveIdentities
 from trt_opt.passes.verification import difference, run_model
 
 IDENTITIES = RemoveIdentities()

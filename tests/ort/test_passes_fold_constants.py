@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 from passes_models import applied, floats, model_of, operators, random_samples
 
 from trt_opt.graph.query import graph_inputs
-from trt_opt.passes import fold_constants
-from trt_opt.passes.fold_constants import FoldConstants
+from trt_opt.passes.clean_up import fold_constants
+from trt_opt.passes.clean_up.fold_constants import FoldConstants
 
 PASS = FoldConstants()
 
@@ -170,18 +170,6 @@ def test_branches_fold_what_they_read_from_outside() -> None:
     after, report = applied(PASS, model)
     assert operators(after) == {"If": 1, "Mul": 1, "Sub": 1}
     assert len(report.changed) == 3
-
-
-def test_if_with_a_constant_condition_is_left_and_said() -> None:
-    """The branch is not moved out; the report says so."""
-    model = model_of(
-        """g (float[2] x) => (float[2] y) {
-             y = If (flag) <then_branch = t () => (float[2] a) { a = Neg(x) },
-                            else_branch = e () => (float[2] b) { b = Abs(x) }> }""",
-        flag=np.array(True),
-    )
-    _, report = applied(PASS, model)
-    assert "condition is constant" in reasons(report)["y"]
 
 
 def test_shared_constant_keeps_its_other_readers() -> None:

@@ -9,8 +9,8 @@ from onnx import numpy_helper
 from passes_models import applied, floats, model_of, operators
 
 from trt_opt.graph.query import graph_outputs
-from trt_opt.passes.fold_batch_normalization import FoldBatchNormalization
-from trt_opt.passes.fold_scale_and_bias import FoldScaleAndBias
+from trt_opt.passes.clean_up.fold_batch_normalization import FoldBatchNormalization
+from trt_opt.passes.clean_up.fold_scale_and_bias import FoldScaleAndBias
 
 BATCH_NORMALIZATION = FoldBatchNormalization()
 SCALE_AND_BIAS = FoldScaleAndBias()

@@ -247,7 +247,7 @@ def test_verbs_that_only_tell(arguments: list[str], folder: Path) -> None:
 def test_inspect_names_what_is_refused_and_what_int8_could_do(folder: Path) -> None:
     """A refused node with its operator; the compute layers with their verdicts."""
     prepare(folder)
-    refused = json.loads(run("inspect", "unique.onnx", "--json").stdout)["refused"]
+    refused = json.loads(run("inspect", "unique.onnx", "--json").stdout)["rewrites"][0]["after"]["refused"]
     assert [(entry["node"], entry["op_type"]) for entry in refused] == [("unique", "Unique")]
     layers = {
         layer["node"]: layer["precision"] for layer in json.loads(run("inspect", MODEL, "--json").stdout)["layers"]

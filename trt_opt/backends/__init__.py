@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -35,8 +36,8 @@ class Backend(Protocol):
     ) -> None:
         """Ends it."""
 
-    def parse(self, model: Path) -> ParseReport:
-        """Asks the parser."""
+    def parse(self, model: Path, operators: Iterable[str] = ()) -> ParseReport:
+        """Asks the parser, and which of the operators it has an importer for."""
 
     def require_parsable(self, model: Path) -> ParseReport:
         """Asks the parser, and takes no for an error."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from trt_opt.backends.process import FailedRequestError, Worker
-from trt_opt.errors import MissingError, StageError, StorageError, UnsupportedModelError
+from trt_opt.errors import MissingError, StageError, StorageError, UnsupportedModelError, WorkerError
 from trt_opt.values.backend import BuiltEngine, ParseReport
 from trt_opt.values.engine import BuildOptions
 from trt_opt.values.progress import Progress
@@ -35,7 +36,7 @@ class TensorRTRTXBackend:
         if importlib.util.find_spec("tensorrt_rtx") is None:
             raise MissingError("TensorRT-RTX is not installed", hint='pip install "trt-opt[rtx]"')
         self._target = target
-        self._worker = Worker({"POLYGRAPHY_USE_TENSORRT_RTX": "1"})
+        self._worker = _worker()
 
     @property
     def target(self) -> RtxTarget:
@@ -56,18 +57,25 @@ class TensorRTRTXBackend:
     ) -> None:
         self._worker.__exit__(kind, error, trace)
 
-    def parse(self, model: Path) -> ParseReport:
-        """Asks the real parser about a model file.
+    def parse(self, model: Path, operators: Iterable[str] = ()) -> ParseReport:
+        """Asks the real parser about a model file, and which of the operators it has an importer for.
 
         Raises:
             WorkerError: The parser crashed or hung.
         """
         try:
-            found = self._worker.ask("parse", {"model": str(model)}, timeout_s=PARSE_TIMEOUT_S)
+            found = self._ask("parse", {"model": str(model), "operators": sorted(operators)}, PARSE_TIMEOUT_S)
         except FailedRequestError as error:
             raise StageError(f"the parser failed: {error}") from error
         refused = tuple(_refused(entry) for entry in found["refused"])
-        return ParseReport(refused, tuple(found["warnings"]), _specs(found["inputs"]), _specs(found["outputs"]))
+        return ParseReport(
+            refused=refused,
+            warnings=tuple(found["warnings"]),
+            inputs=_specs(found["inputs"]),
+            outputs=_specs(found["outputs"]),
+            unknown_operators=tuple(found["unknown_operators"]),
+            shape_inputs=tuple(found["shape_inputs"]),
+        )
 
     def require_parsable(self, model: Path) -> ParseReport:
         """Asks the real parser, and takes no for an error.
@@ -94,11 +102,12 @@ class TensorRTRTXBackend:
             "engine": str(engine),
             "capabilities": [list(pair) for pair in self._target.capabilities],
             "profile": {name: [found.min, found.opt, found.max] for name, found in options.profile.items()},
+            "values": {name: [found.min, found.opt, found.max] for name, found in options.values.items()},
             "workspace_bytes": options.workspace_bytes,
             "optimization_level": options.optimization_level,
         }
         try:
-            found = self._worker.ask("build", request, timeout_s=timeout_s, progress=progress)
+            found = self._ask("build", request, timeout_s, progress)
         except FailedRequestError as error:
             if error.nodes:
                 raise self._refusal(tuple(_refused(entry) for entry in error.nodes), "builder") from error
@@ -114,6 +123,17 @@ class TensorRTRTXBackend:
             warnings=tuple(found["warnings"]),
         )
 
+    def _ask(
+        self, verb: str, request: Mapping[str, Any], timeout_s: float, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Asks the child; where it does not survive that, another stands ready for the next question."""
+        try:
+            return self._worker.ask(verb, request, timeout_s=timeout_s, progress=progress)
+        except WorkerError:
+            self._worker.__exit__(None, None, None)
+            self._worker = _worker().__enter__()
+            raise
+
     def _refusal(self, refused: tuple[RefusedNode, ...], who: str) -> UnsupportedModelError:
         first = refused[0]
         place = f"node {first.node!r} ({first.op_type})" if first.op_type else None
@@ -127,6 +147,10 @@ class TensorRTRTXBackend:
             hint=hint,
             nodes=tuple((node.node, node.op_type, node.reason) for node in refused),
         )
+
+
+def _worker() -> Worker:
+    return Worker({"POLYGRAPHY_USE_TENSORRT_RTX": "1"})
 
 
 def _refused(entry: dict[str, str]) -> RefusedNode:

@@ -16,7 +16,6 @@ from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.placement import Taps
 from trt_opt.values.progress import Progress
 from trt_opt.values.samples import Dataset, Sample
-from trt_opt.values.shapes import ShapeRange
 from trt_opt.values.shapes_seen import ShapesSeen
 
 
@@ -44,14 +43,19 @@ def calibration_table(
     # Hashing leaves the interpreter lock, and creating the session keeps one core busy.
     with ThreadPoolExecutor(1) as aside:
         model_sha256 = aside.submit(fingerprint, model)
-        shapes = _data_pass(OnnxRuntimeRunner(model, optimised=True, outputs=taps.all), dataset, reduction, progress)
-    return CalibrationTable(model_sha256.result(), dataset.provenance(), str(calibrator), reduction.ranges(), shapes)
+        seen = _data_pass(OnnxRuntimeRunner(model, optimised=True, outputs=taps.all), dataset, reduction, progress)
+    return CalibrationTable(
+        model_sha256=model_sha256.result(),
+        data=dataset.provenance(),
+        calibrator=str(calibrator),
+        ranges=reduction.ranges(),
+        shapes=seen.ranges(),
+        values=seen.values(),
+    )
 
 
-def _data_pass(
-    model: OnnxRuntimeRunner, dataset: Dataset, reduction: Reduction, progress: Progress
-) -> dict[str, ShapeRange]:
-    """Runs all samples, gives their tensors to the reduction, and returns the shapes they had."""
+def _data_pass(model: OnnxRuntimeRunner, dataset: Dataset, reduction: Reduction, progress: Progress) -> ShapesSeen:
+    """Runs all samples, gives their tensors to the reduction, and returns the shapes and values they had."""
     seen = ShapesSeen()
     with model as runner, reduction.running() as reduce:
         progress.start("calibrate", _known_length(dataset))
@@ -62,7 +66,7 @@ def _data_pass(
             progress.advance()
     progress.finish()
     _check_count(dataset, seen.samples)
-    return seen.ranges()
+    return seen
 
 
 def _tensors(runner: OnnxRuntimeRunner, sample: Sample) -> Tensors:

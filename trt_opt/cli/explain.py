@@ -18,15 +18,14 @@ def explain(
     """Explain a graph pass: what it does, why TensorRT wants it, an example, when it declines."""
     from json import dumps
 
-    from trt_opt.passes import ON_REQUEST, PASSES
+    from trt_opt.passes import EXPLAINED
     from trt_opt.passes import explain as documentation_of
 
-    names = [name] if name else [*PASSES, *ON_REQUEST]
-    texts = {entry: documentation_of(entry) for entry in names}
+    texts = {entry: documentation_of(entry) for entry in ([name] if name else EXPLAINED)}
     if json:
         session().out.write(dumps({"schema_version": 1, "kind": "Explanations", "passes": texts}, indent=2) + "\n")
     elif name:
         session().out.write(f"{name}\n\n{texts[name]}\n")
     else:
-        lines = [f"{entry:<28} {text.strip().splitlines()[0]}" for entry, text in texts.items()]
+        lines = [f"{entry:<36} {text.strip().splitlines()[0]}" for entry, text in texts.items()]
         session().out.write("\n".join(lines) + "\n")

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from trt_opt.cli import options
 from trt_opt.cli.session import session, verb
 
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="rtx, rtx:8.6, rtx:8.6+8.9, tensorrt; may be given several times.",
+        show_default="TensorRT with a GPU, else rtx",
+    ),
+]
+
 
 @verb
-def inspect(model: options.Model, target: options.TargetText = None, json: options.Json = False) -> None:
-    """Show what is in a model, what the target's parser refuses, and which layers INT8 could help."""
+def inspect(model: options.Model, target: Targets = None, json: options.Json = False) -> None:
+    """Show what is in a model, what targets refuse of it, what a rewrite would do, and which layers INT8 could help."""
     from pathlib import Path
 
     from trt_opt.backends import target_or_default
@@ -17,5 +30,6 @@ def inspect(model: options.Model, target: options.TargetText = None, json: optio
     from trt_opt.report.show import show
     from trt_opt.survey import survey_of
 
-    survey = survey_of(Path(model), target_or_default(target), TerminalProgress(session().err))
+    targets = [target_or_default(text) for text in target or ()] or [target_or_default(None)]
+    survey = survey_of(Path(model), targets, TerminalProgress(session().err))
     show(survey, show_survey, session().out, as_json=json)

@@ -61,3 +61,28 @@ ReuseTable = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]
+FreezeInput = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Make a graph input a constant: name=value, or an .npz file with one array per name; several times.",
+        show_default=False,
+    ),
+]
+WidenIo = Annotated[
+    bool | None,
+    typer.Option(
+        "--widen-io", help="int16, uint16, uint32, uint64 inputs and outputs become int32 or int64.", show_default=False
+    ),
+]
+Fp8AsQdq = Annotated[
+    bool | None,
+    typer.Option(
+        "--fp8-as-qdq", help="Casts to and from FLOAT8E4M3FN become Q/DQ pairs of scale 1.", show_default=False
+    ),
+]
+Nms = Annotated[
+    str,
+    typer.Option(
+        help="NonMaxSuppression: keep it, make it TensorRT's plugin, or split the model there (keep|plugin|split)."
+    ),
+]

@@ -17,20 +17,49 @@ def rewrite(
     model: options.Model,
     output: options.Output,
     data: Annotated[
-        str | None, typer.Option(help="Samples on which every pass is verified.", show_default=False)
+        str | None, typer.Option(help="Samples on which every pass is verified.", show_default="made-up numbers")
     ] = None,
     preprocess: options.PreprocessText = None,
+    target: options.TargetText = None,
     only: Names = None,
     skip: Names = None,
+    freeze_input: options.FreezeInput = None,
+    widen_io: options.WidenIo = None,
+    fp8_as_qdq: options.Fp8AsQdq = None,
+    nms: options.Nms = "keep",
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Rewrite a model with the graph passes, verifying each, and report what changed and what was declined."""
+    """Rewrite what the target refuses in a model, verify every step, and say what changed and what was declined.
+
+    Asks the target's own parser and builder. Where the target still refuses the model afterwards, the file is written
+    as far as it could be brought, and the exit code is 3.
+    """
+    from trt_opt.buildable import require_accepted
     from trt_opt.cli.progress import TerminalProgress
     from trt_opt.conversions import RewriteRequest, rewritten_file
+    from trt_opt.errors import UnsupportedModelError
     from trt_opt.report.rewrite import show_rewrite
     from trt_opt.report.show import show
 
-    request = RewriteRequest(model, str(output), data, preprocess, tuple(only or ()), tuple(skip or ()), force)
+    request = RewriteRequest(
+        model=model,
+        output=str(output),
+        data=data,
+        preprocess=preprocess,
+        target=target,
+        only=tuple(only or ()),
+        skip=tuple(skip or ()),
+        freeze_input=tuple(freeze_input or ()),
+        widen_io=bool(widen_io),
+        fp8_as_qdq=bool(fp8_as_qdq),
+        nms=nms,
+        force=force,
+    )
     report = rewritten_file(request, TerminalProgress(session().err))
     show(report, show_rewrite, session().out, as_json=json)
+    try:
+        require_accepted(report)
+    except UnsupportedModelError as error:
+        session().err.write(f"error: {error}\n")
+        raise typer.Exit(error.exit_code) from error

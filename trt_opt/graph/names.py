@@ -8,16 +8,22 @@ from trt_opt.graph.tensors import graphs_of
 
 
 def with_unique_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose top-level nodes all have different names; names already unique are kept.
+    """The model with different names for all its nodes, nested ones too; itself where that is so already.
 
     A node without a name takes its first output's, which is unique by ONNX's rules.
     """
+    names = [node.name for graph in graphs_of(model.graph) for node in graph.node]
+    if all(names) and len(set(names)) == len(names):
+        return model
     named = onnx.ModelProto()
     named.CopyFrom(model)
+    given = set(names)
     taken: set[str] = set()
-    for node in named.graph.node:
-        base = node.name or next((output for output in node.output if output), node.op_type)
-        node.name = fresh_name(base, taken)
+    for graph in graphs_of(named.graph):
+        for node in graph.node:
+            base = node.name or next((output for output in node.output if output), node.op_type)
+            node.name = base if node.name and base not in taken else fresh_name(base, given)
+            taken.add(node.name)
     return named
 
 

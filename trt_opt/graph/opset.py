@@ -22,6 +22,21 @@ from trt_opt.graph.tensors import array_from_tensor, model_without_initialisers,
 _SCAN_WITHOUT_BATCH = 9
 
 
+STANDARD_OPSET = 18
+"""What a model gets that imports operators of other domains alone: passes write standard ones in their place."""
+
+
+def with_standard_operators(model: ModelProto) -> ModelProto:
+    """The model, or a copy that imports the standard operators too where it imports those of other domains alone."""
+    if any(entry.domain in {"", "ai.onnx"} for entry in model.opset_import):
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    copy.opset_import.add(domain="", version=STANDARD_OPSET)
+    copy.ir_version = max(model.ir_version, 8)
+    return copy
+
+
 def converted_to_opset(model: ModelProto, version: int) -> ModelProto:
     """A copy of the model that uses this version of the standard operators, checked; the model itself if it does so.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -17,6 +18,7 @@ from trt_opt.graph.query import (
     opset,
 )
 from trt_opt.values.summary import ModelSummary
+from trt_opt.values.tensors import TensorSpec
 
 BYTES_PER_WEIGHT = {"fp32": 4, "fp16": 2, "int8": 1}
 
@@ -38,4 +40,15 @@ def summary_of(path: Path, model: onnx.ModelProto) -> ModelSummary:
         nodes=count_nodes(model),
         parameters=parameters,
         weight_bytes={name: size * parameters for name, size in BYTES_PER_WEIGHT.items()},
+        dynamic_axes=tuple(_dynamic_axes(graph_inputs(model))),
     )
+
+
+def _dynamic_axes(inputs: tuple[TensorSpec, ...]) -> Iterator[str]:
+    for spec in inputs:
+        if spec.shape is None:
+            yield f"{spec.name}: rank unknown"
+            continue
+        for axis, size in enumerate(spec.shape):
+            if not isinstance(size, int):
+                yield f"{spec.name}[{axis}] {size}"

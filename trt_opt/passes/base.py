@@ -7,6 +7,7 @@ import and the export, once per run and only if something changed, and hands `ap
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -16,6 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import ModelProto
+from typing_extensions import Self
 
 from trt_opt.graph.edit import every_graph, graph_output_ids, label, tensor_names
 from trt_opt.graph.names import fresh_name
@@ -46,6 +48,15 @@ class Pass(ABC):
             The new model, or the very same object where nothing changed, and what was done and declined.
         """
 
+    refused: frozenset[str] | None = None
+    """The nodes the target refuses, to which the pass keeps; None for all. Passes that tidy up pay it no heed."""
+
+    def on(self, refused: frozenset[str]) -> Self:
+        """The same pass for a model of which the target refuses these nodes."""
+        scoped = copy.copy(self)
+        scoped.refused = refused
+        return scoped
+
     @property
     def documentation(self) -> str:
         """The docstring."""
@@ -60,7 +71,9 @@ class GraphPass(Pass):
         edit = GraphEdit(model)
         self.apply(edit)
         report = PassReport(self.name, tuple(edit.changes), tuple(edit.declines))
-        return (edit.exported() if report.changed else model), report
+        result = edit.exported() if report.changed else model
+        edit.release()
+        return result, report
 
     @abstractmethod
     def apply(self, edit: GraphEdit) -> None:
@@ -118,14 +131,14 @@ class GraphEdit:
         """NumPy's name of the element type ("float32", or onnx's "bfloat16"); None where it cannot be told."""
         if isinstance(tensor, gs.Constant):
             return dtype_name(constant_type(tensor))
-        spec = self._spec(tensor)
+        spec = self.spec(tensor)
         return None if spec is None else spec.dtype
 
     def shape(self, tensor: gs.Tensor) -> tuple[int | None, ...] | None:
         """The shape as it follows from the graph's inputs, None for sizes not known; None where the rank is not."""
         if isinstance(tensor, gs.Constant):
             return tuple(tensor.shape)
-        spec = self._spec(tensor)
+        spec = self.spec(tensor)
         if spec is None or spec.shape is None:
             return None
         return tuple(size if isinstance(size, int) else None for size in spec.shape)
@@ -148,7 +161,7 @@ class GraphEdit:
 
     def declared_shape(self, tensor: gs.Tensor) -> tuple[int | None, ...] | None:
         """What the model promises its callers of an output's shape; None for tensors that are not its outputs."""
-        found = self._promised.get(tensor.name) if self.is_graph_output(tensor) else None
+        found = self._promised.get(id(tensor))
         if found is None or found.shape is None:
             return None
         return tuple(size if isinstance(size, int) else None for size in found.shape)
@@ -156,6 +169,14 @@ class GraphEdit:
     def exported(self) -> ModelProto:
         """The graph as a model."""
         return model_from_graph(self.graph, like=self.model)
+
+    def release(self) -> None:
+        """Lets go of the constants: GraphSurgeon's graphs are cycles, and would keep the old model's weights alive."""
+        for graph in every_graph(self.graph):
+            for tensor in (*graph.outputs, *(read for node in graph.nodes for read in node.inputs)):
+                if isinstance(tensor, gs.Constant):
+                    tensor._values = None
+        self.graph.kept_alive = None
 
     @cached_property
     def _names(self) -> set[str]:
@@ -170,14 +191,16 @@ class GraphEdit:
         return graph_output_ids(self.graph)
 
     @cached_property
-    def _promised(self) -> dict[str, TensorSpec]:
-        return {spec.name: spec for spec in graph_outputs(self.model)}
+    def _promised(self) -> dict[int, TensorSpec]:
+        """By identity: a nested graph may give a tensor of its own the name of an output."""
+        named = {spec.name: spec for spec in graph_outputs(self.model)}
+        return {id(tensor): named[tensor.name] for tensor in self.graph.outputs if tensor.name in named}
 
     @cached_property
     def _types(self) -> tuple[dict[str, TensorSpec], ...]:
         return inferred_types(self.model)
 
-    def _spec(self, tensor: gs.Tensor) -> TensorSpec | None:
+    def spec(self, tensor: gs.Tensor) -> TensorSpec | None:
         """Looked up in the graph the tensor belonged to when editing began: nested graphs may use a name again."""
         home = self._homes.get(id(tensor))
         return None if home is None else self._types[home].get(tensor.name)

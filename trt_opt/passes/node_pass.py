@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import onnx_graphsurgeon as gs
 from onnx import ModelProto
 
-from trt_opt.graph.edit import every_graph, remove_nodes, replace_uses, set_output
+from trt_opt.graph.edit import every_graph, label, remove_nodes, replace_uses, set_output
 from trt_opt.graph.query import all_nodes
 from trt_opt.passes.base import GraphEdit, GraphPass
 from trt_opt.passes.emitter import Emitter
 from trt_opt.values.rewriting import PassReport
+from trt_opt.values.summary import RefusedNode
 
 OLDEST_OPSET = 13
 """Replacements are written in the operators of this opset or later."""
@@ -109,6 +110,26 @@ class NodePass(GraphPass):
                 taken.setdefault(id(result), output)
         edit.changed(node, what)
         return emit.nodes
+
+
+def misread_nodes(model: ModelProto, passes: Iterable[NodePass]) -> tuple[RefusedNode, ...]:
+    """The nodes that TensorRT takes and computes something else for, as the passes know them."""
+    by_operator: dict[str, list[NodePass]] = {}
+    for entry in passes:
+        if type(entry).misread is not NodePass.misread:
+            for operator in entry.operators:
+                by_operator.setdefault(operator, []).append(entry)
+    if not any(operator_of(node.op_type, node.domain) in by_operator for node in all_nodes(model)):
+        return ()
+    edit = GraphEdit(model)
+    found = []
+    for graph in every_graph(edit.graph):
+        for node in graph.nodes:
+            known = by_operator.get(operator_of(node.op, node.domain), ())
+            if any(entry.misread(node, edit) for entry in known):
+                reason = "TensorRT takes it, and computes something else than ONNX says"
+                found.append(RefusedNode(label(node), node.op, reason))
+    return tuple(found)
 
 
 def operator_of(op: str, domain: str | None) -> str:

@@ -17,12 +17,16 @@ class ParseReport:
         warnings: What it warned of, one line each.
         inputs: The network's inputs as the builder sees them.
         outputs: Its outputs.
+        unknown_operators: Those of the operators asked about that the parser has no importer for.
+        shape_inputs: The inputs that decide shapes; engines need their values when they are built.
     """
 
     refused: tuple[RefusedNode, ...]
     warnings: tuple[str, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    unknown_operators: tuple[str, ...] = ()
+    shape_inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

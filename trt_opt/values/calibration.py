@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trt_opt.errors import DataError
 from trt_opt.values.samples import DataProvenance
-from trt_opt.values.shapes import ShapeRange
+from trt_opt.values.shapes import ShapeRange, ValueRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class CalibrationTable:
         calibrator: The algorithm as text: "entropy(bins=2048, levels=128)".
         ranges: Tensor name → range.
         shapes: Graph input → the shapes its samples had; the default of an engine's optimization profile.
+        values: Small integer input → the values its samples had, for engines in which it decides a shape.
     """
 
     model_sha256: str
@@ -53,3 +54,4 @@ class CalibrationTable:
     calibrator: str
     ranges: Mapping[str, TensorRange]
     shapes: Mapping[str, ShapeRange]
+    values: Mapping[str, ValueRange] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from trt_opt.values.accuracy import Comparison
 from trt_opt.values.precision import PrecisionPlan
 from trt_opt.values.rewriting import RewriteReport
 from trt_opt.values.samples import DataProvenance
-from trt_opt.values.shapes import ShapeRange
+from trt_opt.values.shapes import ShapeRange, ValueRange
 from trt_opt.values.tensors import TensorSpec
 
 
@@ -21,12 +21,14 @@ class BuildOptions:
     Attributes:
         target: The target as text.
         profile: One range per dynamic input.
+        values: One range per input that decides a shape (axes, sizes, repeats).
         workspace_bytes: Limit of scratch memory; None leaves it to the library.
         optimization_level: 0 … 5; None leaves it to the library.
     """
 
     target: str
     profile: Mapping[str, ShapeRange] = field(default_factory=dict)
+    values: Mapping[str, ValueRange] = field(default_factory=dict)
     workspace_bytes: int | None = None
     optimization_level: int | None = None
 

@@ -39,6 +39,19 @@ class ShapeRange:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ValueRange:
+    """The smallest, the most frequent and the largest values of an input that decides a shape, flattened."""
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.min) == len(self.opt) == len(self.max):
+            raise RequestError(f"min, opt and max must hold as many values: {self.min}, {self.opt}, {self.max}")
+
+
 Profile = Mapping[str, ShapeRange]
 """Input name → range: one optimization profile."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trt_opt.values.precision import LayerDecision
 from trt_opt.values.tensors import TensorSpec
 
 
@@ -26,6 +25,7 @@ class ModelSummary:
         nodes: Nodes, subgraphs included.
         parameters: Numbers in the initialisers.
         weight_bytes: Precision → bytes of the weights in it.
+        dynamic_axes: "input[axis] symbol" for every dimension of an input that is not a number.
     """
 
     path: str
@@ -40,33 +40,21 @@ class ModelSummary:
     nodes: int
     parameters: int
     weight_bytes: Mapping[str, int]
+    dynamic_axes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedNode:
-    """A node that a target's parser refuses."""
+    """A node that a target refuses.
+
+    Attributes:
+        node: Its name, or that of a graph input or output; empty where nothing can be named.
+        op_type: The operator, "graph input" or "graph output".
+        reason: What the target says.
+        hint: The nearest thing that would work; None where nobody has looked for it.
+    """
 
     node: str
     op_type: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSurvey:
-    """The file, what a target makes of it, and what INT8 could.
-
-    Attributes:
-        summary: The file itself.
-        target: Whose parser was asked; None if none is installed.
-        refused: The nodes it refuses, after the default passes.
-        changed: What the default passes change, one line each.
-        layers: The placement policy's decision per compute layer.
-        notes: What could not be found out, and why.
-    """
-
-    summary: ModelSummary
-    target: str | None
-    refused: tuple[RefusedNode, ...]
-    changed: tuple[str, ...]
-    layers: tuple[LayerDecision, ...]
-    notes: tuple[str, ...] = ()
+    hint: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 
@@ -37,7 +38,16 @@ def parse(request, send):
     trt = load_library()
     log = listening.listener(trt)
     _builder, network, parser, refused = parsed(trt, request["model"], log)
-    return dict(ends_of(network), refused=refused, warnings=log.warnings, errors=parser.num_errors)
+    unknown = [name for name in request.get("operators", []) if not parser.supports_operator(name)]
+    decisive = [tensor.name for tensor in inputs_of(network) if tensor.is_shape_tensor]
+    return dict(
+        ends_of(network),
+        refused=refused,
+        warnings=log.warnings,
+        errors=parser.num_errors,
+        unknown_operators=unknown,
+        shape_inputs=decisive,
+    )
 
 
 def build(request, send):
@@ -54,6 +64,7 @@ def build(request, send):
     builder, network, parser, refused = parsed(trt, request["model"], log)
     if refused:
         raise RefusedError(refused)
+    request["profile"] = profile_with_values(network, request["profile"], request.get("values") or {})
     require_profile(network, request["profile"])
     config = configuration(trt, request, listening.progress_monitor(trt, send))
     try:
@@ -74,10 +85,21 @@ def parsed(trt, model, log):
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log)
     accepted = parser.parse_from_file(model)
-    refused = [] if accepted else [refusal(parser.get_error(index)) for index in range(parser.num_errors)]
+    refused = [] if accepted else [refusal(parser.get_error(index), log) for index in range(parser.num_errors)]
     if not accepted and not refused:
         refused = [{"node": "", "op_type": "", "reason": " ".join(log.errors) or "the parser gave no reason"}]
     return builder, network, parser, refused
+
+
+def profile_with_values(network, shapes, values):
+    """One entry per input that needs one: the values of shape tensors, the shapes of others."""
+    entries = dict(shapes)
+    for tensor in inputs_of(network):
+        if tensor.is_shape_tensor:
+            entries.pop(tensor.name, None)
+            if tensor.name in values:
+                entries[tensor.name] = values[tensor.name]
+    return entries
 
 
 def require_profile(network, profile):
@@ -86,22 +108,30 @@ def require_profile(network, profile):
     Raises:
         RefusedError: Names the input.
     """
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
+    for tensor in inputs_of(network):
+        if tensor.name in profile:
+            continue
         if tensor.is_shape_tensor:
             reason = "the input {!r} decides a shape, and engines need its value when they are built".format(
                 tensor.name
             )
             raise RefusedError([{"node": tensor.name, "op_type": "graph input", "reason": reason}])
-        if -1 in tuple(tensor.shape) and tensor.name not in profile:
+        if -1 in tuple(tensor.shape):
             reason = "the input {!r} has dynamic dimensions and no optimization profile".format(tensor.name)
             raise RefusedError([{"node": tensor.name, "op_type": "graph input", "reason": reason}])
 
 
-def refusal(error):
-    """A parser error as plain data."""
+def refusal(error, log):
+    """A parser error as plain data; some carry no node, which then only the log names."""
     node = error.node_name() if hasattr(error, "node_name") else ""
     operator = error.node_operator() if hasattr(error, "node_operator") else ""
+    if not node and not error.func().startswith("importInput"):
+        text = "\n".join(log.errors)
+        named = re.findall(r"^Node name: (.*)$", text, re.MULTILINE) or re.findall(r'\nname: "(.*)"', text)
+        operators = re.findall(r"While parsing node number \d+ \[(\w+)", text)
+        node = named[-1].strip() if named else node
+        importer = re.match(r"(?:import|check)([A-Z]\w+)$", error.func())
+        operator = operators[-1] if operators else (importer.group(1) if importer else operator)
     return {"node": node, "op_type": operator, "reason": error.desc()}
 
 
@@ -130,9 +160,14 @@ def configuration(trt, request, monitor):
 
 def ends_of(network):
     """Inputs and outputs as the library sees them: [name, element type, shape], -1 for dynamic dimensions."""
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    inputs = inputs_of(network)
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     return {"inputs": [end_of(tensor) for tensor in inputs], "outputs": [end_of(tensor) for tensor in outputs]}
+
+
+def inputs_of(network):
+    """The network's inputs."""
+    return [network.get_input(index) for index in range(network.num_inputs)]
 
 
 def end_of(tensor):

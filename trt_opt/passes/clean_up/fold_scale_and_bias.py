@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from trt_opt.graph.edit import every_graph, remove_nodes
 from trt_opt.graph.surgeon import constant_values
 from trt_opt.passes.base import GraphEdit, GraphPass
-from trt_opt.passes.channel_affine import Floats, channels, fold, linear_producer, why_not_foldable
+from trt_opt.passes.clean_up.channel_affine import Floats, channels, fold, linear_producer, why_not_foldable
 
 _OPERATORS = frozenset({"Mul", "Div", "Add", "Sub"})
 _FIRST_OPSET_OF_NUMPY_BROADCASTING = 7

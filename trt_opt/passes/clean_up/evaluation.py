@@ -15,7 +15,8 @@ from trt_opt.graph.edit import label
 from trt_opt.graph.surgeon import model_from_graph
 from trt_opt.graph.tensors import model_without_graph
 
-_REFERENCE_ERRORS = (RuntimeError, ValueError, TypeError, NotImplementedError, IndexError, AttributeError, KeyError)
+REFERENCE_ERRORS = (RuntimeError, ValueError, TypeError, NotImplementedError, IndexError, AttributeError, KeyError)
+"""What onnx's reference implementation raises where it has no kernel, or one that does not take what it is given."""
 
 Array = NDArray[np.generic]
 
@@ -72,7 +73,7 @@ def _one_by_one(nodes: Sequence[gs.Node], like: ModelProto) -> tuple[dict[int, A
         except ORT_ERRORS:
             try:
                 results = _run_reference(node, made, feed, like)
-            except _REFERENCE_ERRORS as error:
+            except REFERENCE_ERRORS as error:
                 failures[id(node)] = f"neither ONNX Runtime nor onnx can compute it: {str(error).splitlines()[0:1]}"
                 continue
         values.update((id(tensor), value) for tensor, value in zip(made, results, strict=True))

@@ -8,7 +8,7 @@ import onnx_graphsurgeon as gs
 from trt_opt.graph.edit import every_graph, remove_nodes
 from trt_opt.graph.surgeon import constant_values
 from trt_opt.passes.base import GraphEdit, GraphPass
-from trt_opt.passes.channel_affine import Floats, channels, fold, linear_producer, why_not_foldable
+from trt_opt.passes.clean_up.channel_affine import Floats, channels, fold, linear_producer, why_not_foldable
 
 _DEFAULT_EPSILON = 1e-5
 _FIRST_OPSET_OF_INFERENCE_BATCH_NORMALIZATION = 7

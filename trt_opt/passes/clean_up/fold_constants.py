@@ -15,7 +15,7 @@ from trt_opt.graph.query import value_types
 from trt_opt.graph.surgeon import held_by_constant_node
 from trt_opt.graph.tensors import tensor_bytes
 from trt_opt.passes.base import GraphEdit, GraphPass
-from trt_opt.passes.evaluation import evaluate, model_of
+from trt_opt.passes.clean_up.evaluation import evaluate, model_of
 from trt_opt.values.tensors import TensorSpec
 
 LARGEST_NEW_CONSTANT_BYTES = 1 << 20
@@ -62,7 +62,7 @@ class FoldConstants(GraphPass):
     When it declines: Random operators; QuantizeLinear and DequantizeLinear, which carry the precision asked for;
     results larger than 1 MiB and than their inputs (a Tile or Expand would blow up the file); results whose size cannot
     be told beforehand; types ONNX Runtime cannot return (bfloat16, FP8, INT4, sequences); results that are graph
-    outputs; If and Loop, even with constant conditions.
+    outputs; If and Loop.
     """
 
     name = "fold_constants"
@@ -75,7 +75,6 @@ class FoldConstants(GraphPass):
             _fold_shapes(graph, edit)
             while _fold_batch(graph, edit, budget):
                 pass
-        _note_constant_conditions(edit)
 
 
 class _Budget:
@@ -110,15 +109,15 @@ def _fold_shapes(graph: gs.Graph, edit: GraphEdit) -> None:
     for node in graph.nodes:
         if node.op not in {"Shape", "Size"} or node.domain or edit.is_graph_output(node.outputs[0]):
             continue
-        source = node.inputs[0]
-        shape = tuple(source.shape) if isinstance(source, gs.Constant) else edit.static_shape(source)
+        shape = edit.shape(node.inputs[0])
         if shape is None:
             continue
-        if node.op == "Size":
-            value = np.asarray(int(np.prod(shape, dtype=np.int64)), np.int64)
-        else:
-            # The specification clamps start and end like a Python slice, except that an end left out is the rank.
-            value = np.asarray(shape[node.attrs.get("start", 0) : node.attrs.get("end", len(shape))], np.int64)
+        # The specification clamps start and end like a Python slice, except that an end left out is the rank.
+        asked = shape if node.op == "Size" else shape[node.attrs.get("start", 0) : node.attrs.get("end", len(shape))]
+        sizes = [size for size in asked if size is not None]
+        if len(sizes) < len(asked):
+            continue
+        value = np.asarray(int(np.prod(sizes, dtype=np.int64)) if node.op == "Size" else sizes, np.int64)
         _become_constant(node.outputs[0], value)
         folded.append(node)
         edit.changed(node, f"{node.op} folded to {value.tolist()}")
@@ -256,10 +255,3 @@ def _bytes_of_type(spec: TensorSpec | None) -> int | None:
 
 def _become_constant(tensor: gs.Variable, values: NDArray[np.generic] | LazyValues) -> None:
     tensor.to_constant(values if isinstance(values, LazyValues) else np.asarray(values))
-
-
-def _note_constant_conditions(edit: GraphEdit) -> None:
-    for graph in every_graph(edit.graph):
-        for node in graph.nodes:
-            if node.op == "If" and not node.domain and isinstance(node.inputs[0], gs.Constant):
-                edit.declined(node, "its condition is constant, but its branch is not moved out")

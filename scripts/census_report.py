@@ -1,0 +1,115 @@
+"""The census as a page."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Record = Mapping[str, Any]
+
+CLEAN_UP = "clean-up"
+LIBRARIES = ("tensorrt_rtx", "onnx", "onnxruntime", "onnx-graphsurgeon", "polygraphy")
+
+
+def report_of(records: Sequence[Record], target: str) -> str:
+    """Totals by suite, what the passes gained, what is left and why, as Markdown."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+    lines = [
+        "# Census: ONNX's own test models before and after rewriting",
+        "",
+        f"{len(records)} models of onnx's backend test suite for `{target}`, with {versions}. Made by",
+        "",
+        "    python scripts/census.py --work FOLDER --report docs/measured/census.md",
+        "",
+        '"Accepted": TensorRT-RTX\'s parser and builder take the model, on a machine without a GPU; nothing was run on',
+        'one. "Verified": the rewritten model also gives the suite\'s expected outputs (rtol 1e-3, atol 1e-5), on ONNX',
+        "Runtime or else onnx's reference implementation. As it is, a model that TensorRT takes but would misread",
+        "counts as refused. With options: inputs that decide shapes made constants (`--freeze-input`), integer types",
+        "TensorRT lacks made int32 or int64 at the ends (`--widen-io`), where the default does not do.",
+        "",
+        *_totals(records),
+        "",
+        "## What made them buildable",
+        "",
+        "Models that are verified now and were refused as they are, by the passes that changed them, the clean-up "
+        "passes aside.",
+        "",
+        *_gains(records),
+        "",
+        "## What is still refused",
+        "",
+        *_left(records),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def by_default(record: Record) -> bool:
+    """Verified without options."""
+    return bool(record["accepted"] and record["verified"])
+
+
+def with_options(record: Record) -> bool:
+    """Verified, with options if need be."""
+    return by_default(record) or "with_options" in record
+
+
+def _totals(records: Sequence[Record]) -> list[str]:
+    suites = sorted({record["key"].split("/")[0] for record in records})
+    lines = [
+        "| suite | models | accepted as they are | verified by default | verified with options |",
+        "|---|---|---|---|---|",
+    ]
+    for suite in [*suites, ""]:
+        chosen = [record for record in records if not suite or record["key"].startswith(f"{suite}/")]
+        counts = [
+            sum(map(test, chosen)) for test in (lambda entry: bool(entry.get("before")), by_default, with_options)
+        ]
+        cells = [f"{count} ({100 * count / max(1, len(chosen)):.1f} %)" for count in counts]
+        lines.append(f"| {suite or 'all'} | {len(chosen)} | {' | '.join(cells)} |")
+    lost = [record["key"] for record in records if record.get("before") and not by_default(record)]
+    return [*lines, "", f"Accepted before and not verified after: {len(lost)}. {', '.join(lost)}".rstrip()]
+
+
+def _gains(records: Sequence[Record]) -> list[str]:
+    from trt_opt.passes import PASSES
+
+    gained: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        if record.get("before") or not with_options(record):
+            continue
+        found = record if by_default(record) else record["with_options"]
+        passes = [name for name in found["passes"] if name not in PASSES] or [CLEAN_UP]
+        options = "" if by_default(record) else _options_used(found["options"])
+        gained[" + ".join(passes), options] += 1
+    lines = ["| passes | options | models |", "|---|---|---|"]
+    return lines + [f"| {passes} | {options} | {count} |" for (passes, options), count in gained.most_common()]
+
+
+def _options_used(text: str) -> str:
+    return " ".join(option for option in ("--freeze-input", "--widen-io") if option in text)
+
+
+def _left(records: Sequence[Record]) -> list[str]:
+    reasons: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        if not with_options(record):
+            reasons[_reason(record)] += 1
+    lines = ["| models | operator | reason |", "|---|---|---|"]
+    return lines + [f"| {count} | {op} | {why} |" for (op, why), count in reasons.most_common()]
+
+
+def _reason(record: Record) -> tuple[str, str]:
+    if record["accepted"]:
+        return "", f"accepted, not verified: {_cut(str(record['wrong']))}"
+    if not record["refused"]:
+        return "", "; ".join(record.get("notes", [])) or "not built"
+    _, operator, reason, *_rest = record["refused"][0]
+    words = [word for word in reason.split() if "'" not in word and not any(letter.isdigit() for letter in word)]
+    return operator, _cut(" ".join(words))
+
+
+def _cut(text: str, most: int = 110) -> str:
+    plain = " ".join(text.replace("|", "/").split())
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"

@@ -1,0 +1,146 @@
+"""Rewriting a model until its target takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from onnx import ModelProto
+
+from trt_opt.acceptance import Judge
+from trt_opt.advice import with_hints
+from trt_opt.errors import UnsupportedModelError
+from trt_opt.graph.names import with_unique_node_names
+from trt_opt.graph.query import opset
+from trt_opt.made_up_samples import made_up_samples
+from trt_opt.passes import ON_REQUEST, PASSES, REPAIRS
+from trt_opt.passes.base import Pass
+from trt_opt.passes.clean_up.raise_opset import RaiseOpset
+from trt_opt.passes.node_pass import NodePass, misread_nodes
+from trt_opt.passes.runner import Rewriting, chosen_passes
+from trt_opt.values.progress import Progress
+from trt_opt.values.rewriting import Acceptance, RewriteReport
+from trt_opt.values.samples import Sample
+
+OPSET_OF_REPAIRS = 18
+"""Replacements can be written in any opset from 13; from 18 on function bodies need the least conversion."""
+
+MAX_ROUNDS = 12
+"""Each round clears what the parser could name; nested function bodies take three or four."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassChoice:
+    """Which passes may run.
+
+    Attributes:
+        only: These alone, on every node they know, whether the target refuses it or not.
+        skip: Not these.
+        on_request: These too, which otherwise do not run.
+        least_opset: The opset is raised to this before anything else, so that the others clean up after onnx's
+            converter; None leaves it.
+    """
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()
+    least_opset: int | None = None
+
+
+def made_buildable(
+    model: ModelProto,
+    judge: Judge,
+    samples: Sequence[Sample],
+    progress: Progress,
+    *,
+    choice: PassChoice | None = None,
+) -> tuple[ModelProto, RewriteReport]:
+    """Cleans the model up, then rewrites what the target refuses, and nothing else, until it takes the model.
+
+    Every pass is checked and compared on samples; without any, one is made up where that is possible.
+
+    Args:
+        model: Is not edited.
+        judge: Says what the target refuses.
+        samples: A few are enough.
+        progress: Told of every pass.
+        choice: Which passes may run.
+
+    Returns:
+        The model as far as it could be brought, and what was changed and declined; `report.after.refused` tells
+        what the target still refuses.
+
+    Raises:
+        RequestError: No pass of a name in `choice`.
+        UnsupportedModelError: The given samples do not run on the model.
+    """
+    choice = choice or PassChoice()
+    named = with_unique_node_names(model)
+    made_up, why_not = ((), "") if samples else made_up_samples(named)
+    compared = tuple(samples) or made_up
+    first = () if choice.least_opset is None else (RaiseOpset(to=choice.least_opset),)
+    clean_up = (*first, *chosen_passes(PASSES, choice.only, choice.skip))
+    asked = [*REPAIRS.values(), *(ON_REQUEST[name] for name in choice.on_request)]
+    repairs = [entry for entry in asked if not choice.only and entry.name not in choice.skip]
+    rewriting = Rewriting(named, compared, progress)
+    progress.start("rewrite", None, "passes")
+    before = judge.acceptance(named, compared)
+    rewriting.run(clean_up)
+    after = _until_accepted(rewriting, judge, compared, repairs, clean_up)
+    progress.finish()
+    report = replace(
+        rewriting.report(),
+        generated_samples=bool(made_up),
+        not_compared=why_not or None,
+        before=before,
+        after=after,
+    )
+    hinted = replace(after, refused=with_hints(after.refused, report.passes))
+    return rewriting.model, replace(report, after=hinted)
+
+
+def require_accepted(report: RewriteReport) -> None:
+    """Takes no for an error.
+
+    Raises:
+        UnsupportedModelError: Names the first node the target refuses, the reason, and what would work.
+    """
+    found = report.after
+    if found is None or not found.refused:
+        return
+    first = found.refused[0]
+    more = f" (and {len(found.refused) - 1} more)" if len(found.refused) > 1 else ""
+    raise UnsupportedModelError(
+        f"{found.asked} refuses it: {first.reason}{more}" if found.by_the_library else f"{first.reason}{more}",
+        where=f"{'node ' if 'graph' not in first.op_type else ''}{first.node!r} ({first.op_type})"
+        if first.node
+        else None,
+        hint=first.hint,
+        nodes=tuple((entry.node, entry.op_type, entry.reason) for entry in found.refused),
+    )
+
+
+def _until_accepted(
+    rewriting: Rewriting, judge: Judge, samples: Sequence[Sample], repairs: Sequence[Pass], clean_up: Sequence[Pass]
+) -> Acceptance:
+    """Asks, repairs and cleans up in turns; the last answer."""
+    for _ in range(MAX_ROUNDS):
+        found = _acceptance(rewriting, judge, samples, repairs)
+        if not found.refused or not repairs:
+            return found
+        names = frozenset(entry.node for entry in found.refused)
+        scoped = [entry.on(names) for entry in repairs]
+        in_the_graph = any(not entry.op_type.startswith("graph ") for entry in found.refused)
+        if in_the_graph and opset(rewriting.model) < OPSET_OF_REPAIRS:
+            scoped.append(RaiseOpset(to=OPSET_OF_REPAIRS))
+        if not rewriting.run((*scoped, *clean_up)):
+            return found
+    return _acceptance(rewriting, judge, samples, repairs)
+
+
+def _acceptance(rewriting: Rewriting, judge: Judge, samples: Sequence[Sample], repairs: Sequence[Pass]) -> Acceptance:
+    rewriting.name_nodes()
+    found = judge.acceptance(rewriting.model, samples)
+    misread = misread_nodes(rewriting.model, [entry for entry in repairs if isinstance(entry, NodePass)])
+    known = {entry.node for entry in found.refused}
+    return replace(found, refused=(*found.refused, *(entry for entry in misread if entry.node not in known)))

@@ -1,0 +1,1 @@
+"""What any model is rid of, whatever its target."""

@@ -1,0 +1,1 @@
+"""ONNX Runtime's own operators, and those that ONNX has withdrawn, in standard ones."""

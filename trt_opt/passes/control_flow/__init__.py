@@ -1,0 +1,1 @@
+"""Loops, sequences and optionals, resolved before the engine is built."""

@@ -1,0 +1,1 @@
+"""Integer types and operators that TensorRT lacks, in the arithmetic it has."""

@@ -1,0 +1,1 @@
+"""Attention, recurrent and normalisation layers, and whatever ONNX defines by simpler operators."""

@@ -1,0 +1,1 @@
+"""Transforms, running products, scatters and other formulas written out."""

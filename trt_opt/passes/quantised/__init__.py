@@ -1,0 +1,1 @@
+"""Quantised operators computed exactly, where TensorRT has no Q/DQ form of them."""
