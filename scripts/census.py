@@ -36,6 +36,7 @@ from trt_opt.buildable import PassChoice, made_buildable
 from trt_opt.ends import on_request, with_asked_ends
 from trt_opt.errors import RequestError, TrtOptError
 from trt_opt.graph.build_time_inputs import build_time_inputs
+from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.query import graph_inputs, graph_outputs
 from trt_opt.passes.verification import run_in_reference, run_model
 from trt_opt.preparation import runnable
@@ -77,6 +78,8 @@ def record_of(case: Case, judge: Judge, *, opt_ins: bool = True) -> dict[str, An
     """What becomes of one model: as it is, rewritten by default, and with options."""
     started = time.monotonic()
     first = attempt(case, judge, Options())
+    if runnable(case.model) is not case.model:
+        first["before"] = is_taken(judge.acceptance(with_unique_node_names(case.model), _samples(case.model, case)))
     record = {"key": case.key, "operators": sorted({node.op_type for node in case.model.graph.node}), **first}
     if opt_ins and not (first["accepted"] and first["verified"]):
         for options in options_worth_trying(case):
@@ -98,15 +101,12 @@ def attempt(case: Case, judge: Judge, options: Options) -> dict[str, Any]:
     except TrtOptError as error:
         return {"accepted": False, "verified": False, "refused": [["", "", str(error)]]}
     found = _figures(report)
-    if model is not case.model:  # an opset was raised, or the ends changed, before the target was asked
-        found["before"] = False
     wrong = why_wrong(case, rewritten) if found["accepted"] else ""
     return {**found, "verified": found["accepted"] and not wrong, "wrong": wrong}
 
 
 def _rewritten(case: Case, model: onnx.ModelProto, judge: Judge) -> tuple[onnx.ModelProto, RewriteReport]:
-    feed = feed_for(model, case)
-    samples = (Sample("the suite's", feed),) if feed is not None else ()
+    samples = _samples(model, case)
     choice = PassChoice(on_request=on_request(fp8_as_qdq=False))
     asked = WithFeed(judge, samples)
     try:
@@ -116,11 +116,21 @@ def _rewritten(case: Case, model: onnx.ModelProto, judge: Judge) -> tuple[onnx.M
         return made_buildable(model, asked, (), Silent(), choice=choice)
 
 
+def _samples(model: onnx.ModelProto, case: Case) -> tuple[Sample, ...]:
+    feed = feed_for(model, case)
+    return () if feed is None else (Sample("the suite's", feed),)
+
+
+def is_taken(found: Acceptance | None) -> bool:
+    """Whether parser and builder take the model and read it as ONNX means it."""
+    return found is not None and found.built and not found.refused
+
+
 def _figures(report: RewriteReport) -> dict[str, Any]:
     before, after = report.before, report.after
     return {
-        "before": before is not None and not before.refused and before.built,
-        "accepted": after is not None and not after.refused and after.built,
+        "before": is_taken(before),
+        "accepted": is_taken(after),
         "passes": [entry.name for entry in report.passes if entry.changed],
         "rolled_back": {entry.name: entry.rolled_back for entry in report.passes if entry.rolled_back},
         "refused": [[entry.node, entry.op_type, entry.reason, entry.hint] for entry in after.refused] if after else [],
@@ -142,10 +152,9 @@ def feed_for(model: onnx.ModelProto, case: Case) -> dict[str, Any] | None:
 
 def why_wrong(case: Case, model: onnx.ModelProto) -> str:
     """Why the model's outputs are not the expected ones; an empty text where they are."""
-    feed = feed_for(model, case)
-    if feed is None or not case.expected:
+    samples = _samples(model, case)
+    if not samples or not case.expected:
         return "the suite has no data for it"
-    samples = (Sample("the suite's", feed),)
     try:
         reason = _first_difference(run_model(model, samples)[0], case)
     except TrtOptError as error:

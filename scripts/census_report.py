@@ -68,8 +68,10 @@ def _totals(records: Sequence[Record]) -> list[str]:
         ]
         cells = [f"{count} ({100 * count / max(1, len(chosen)):.1f} %)" for count in counts]
         lines.append(f"| {suite or 'all'} | {len(chosen)} | {' | '.join(cells)} |")
-    lost = [record["key"] for record in records if record.get("before") and not by_default(record)]
-    return [*lines, "", f"Accepted before and not verified after: {len(lost)}. {', '.join(lost)}".rstrip()]
+    lost = [record["key"] for record in records if record.get("before") and not record["accepted"]]
+    unverified = [record["key"] for record in records if record.get("before") and not by_default(record)]
+    told = f"Accepted before and refused after: {len(lost)}. {', '.join(lost)}".rstrip()
+    return [*lines, "", told, f"Accepted before and after, but not verified: {', '.join(unverified) or 'none'}."]
 
 
 def _gains(records: Sequence[Record]) -> list[str]:

@@ -10,9 +10,9 @@ from passes_models import floats, model_of, operators, refused_by
 
 from trt_opt.errors import RequestError, UnsupportedModelError
 from trt_opt.graph.query import graph_inputs
-from trt_opt.passes.place_non_max_suppression import PlaceNonMaxSuppression
-from trt_opt.passes.split_at_nms import split_at_nms
 from trt_opt.passes.verification import run_model
+from trt_opt.passes.vision.place_non_max_suppression import PlaceNonMaxSuppression
+from trt_opt.passes.vision.split_at_nms import split_at_nms
 from trt_opt.values.samples import Sample
 
 PLUGIN = frozenset({"EfficientNMS_ONNX_TRT"})
@@ -88,6 +88,9 @@ def test_tail_may_read_inputs_and_constants() -> None:
                else_branch = b () => (float[L,3] q) { q = Add(numbers, two) }>(c)
     }"""
     model = model_of(text, **{name: NUMBERS[name] for name in ("most", "overlap", "threshold")})
+    engine, tail = split_at_nms(model)
+    assert [value.name for value in engine.graph.output] == ["z"]
+    assert [value.name for value in tail.graph.input] == ["boxes", "scores", "c"]
     for condition in (True, False):
         assert_same(
             model,
@@ -123,6 +126,8 @@ def test_plugin_takes_the_thresholds() -> None:
     assert found["max_output_boxes_per_class"] == 5
     assert found["center_point_box"] == 1
     assert (found["iou_threshold"], found["score_threshold"]) == pytest.approx((0.5, 0.4))
+    transposed = next(made for made in after.graph.node if node.input[1] in made.output)
+    assert list(transposed.attribute[0].ints) == [0, 2, 1]
     assert node.domain in {entry.domain for entry in after.opset_import}
     assert operators(after)["Transpose"] == 2
     onnx.checker.check_model(after)
@@ -166,6 +171,15 @@ def test_kept_and_absent_selections_stay() -> None:
         split_at_nms(plain)
     with pytest.raises(RequestError, match="sideways"):
         PlaceNonMaxSuppression("sideways")
+
+
+def test_selection_alone_is_not_split() -> None:
+    """A model that is nothing but NonMaxSuppression stays whole, and the report says why."""
+    text = "g (float[1,6,4] b, float[1,1,6] s) => (int64[K,3] y) { y = NonMaxSuppression(b, s, most) }"
+    model = model_of(text, most=NUMBERS["most"])
+    after, report = PlaceNonMaxSuppression("split").run(model)
+    assert after is model
+    assert "nothing is left" in report.declined[0].why
 
 
 @pytest.mark.rtx

@@ -10,13 +10,13 @@ from onnx import ModelProto
 from passes_models import applied, floats, model_of, operators, random_samples, refused_by
 
 from trt_opt.passes.base import GraphEdit, Pass
-from trt_opt.passes.gather_max_pooling_indices import GatherMaxPoolingIndices
-from trt_opt.passes.lp_pooling_as_average import LpPoolingAsAverage
 from trt_opt.passes.node_pass import NodePass
-from trt_opt.passes.pool_integers_as_floats import PoolIntegersAsFloats
-from trt_opt.passes.round_pooling_down import RoundPoolingDown
-from trt_opt.passes.unroll_average_pooling import UnrollAveragePooling
-from trt_opt.passes.unroll_max_pooling import UnrollMaxPooling
+from trt_opt.passes.vision.gather_max_pooling_indices import GatherMaxPoolingIndices
+from trt_opt.passes.vision.lp_pooling_as_average import LpPoolingAsAverage
+from trt_opt.passes.vision.pool_integers_as_floats import PoolIntegersAsFloats
+from trt_opt.passes.vision.round_pooling_down import RoundPoolingDown
+from trt_opt.passes.vision.unroll_average_pooling import UnrollAveragePooling
+from trt_opt.passes.vision.unroll_max_pooling import UnrollMaxPooling
 from trt_opt.values.samples import Sample
 
 

@@ -9,7 +9,7 @@ from onnx import ModelProto
 from onnx.reference import ReferenceEvaluator
 from passes_models import applied, floats, model_of, operators, refused_by
 
-from trt_opt.passes.resize_to_matrices import ResizeToMatrices
+from trt_opt.passes.vision.resize_to_matrices import ResizeToMatrices
 from trt_opt.values.samples import Sample
 
 F32 = np.float32

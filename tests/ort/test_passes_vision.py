@@ -10,11 +10,11 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from passes_models import applied, floats, model_of, operators, refused_by
 
-from trt_opt.passes.affine_grid_as_sum import AffineGridAsSum
 from trt_opt.passes.base import Pass
-from trt_opt.passes.column_to_image_as_gather import ColumnToImageAsGather
-from trt_opt.passes.deformable_conv_as_grid_sample import DeformableConvAsGridSample
-from trt_opt.passes.max_unpooling_as_scatter import MaxUnpoolingAsScatter
+from trt_opt.passes.vision.affine_grid_as_sum import AffineGridAsSum
+from trt_opt.passes.vision.column_to_image_as_gather import ColumnToImageAsGather
+from trt_opt.passes.vision.deformable_conv_as_grid_sample import DeformableConvAsGridSample
+from trt_opt.passes.vision.max_unpooling_as_scatter import MaxUnpoolingAsScatter
 from trt_opt.values.samples import Sample
 
 I64 = np.int64

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from trt_opt.errors import RequestError
-from trt_opt.passes.affine_grid_as_sum import AffineGridAsSum
 from trt_opt.passes.base import Pass
 from trt_opt.passes.clean_up.fold_batch_normalization import FoldBatchNormalization
 from trt_opt.passes.clean_up.fold_constants import FoldConstants
@@ -19,7 +18,6 @@ from trt_opt.passes.clean_up.raise_opset import RaiseOpset
 from trt_opt.passes.clean_up.remove_dead_nodes import RemoveDeadNodes
 from trt_opt.passes.clean_up.remove_identities import RemoveIdentities
 from trt_opt.passes.clean_up.unique_node_names import UniqueNodeNames
-from trt_opt.passes.column_to_image_as_gather import ColumnToImageAsGather
 from trt_opt.passes.contrib.decompose_embedding_normalization import DecomposeEmbeddingNormalization
 from trt_opt.passes.contrib.decompose_fused_convolution import DecomposeFusedConvolution
 from trt_opt.passes.contrib.decompose_fused_group_normalization import DecomposeFusedGroupNormalization
@@ -36,10 +34,8 @@ from trt_opt.passes.control_flow.give_loops_a_condition import GiveLoopsAConditi
 from trt_opt.passes.control_flow.remove_inactive_dropout import RemoveInactiveDropout
 from trt_opt.passes.control_flow.tensors_instead_of_sequences import TensorsInsteadOfSequences
 from trt_opt.passes.control_flow.unroll_loops import UnrollLoops
-from trt_opt.passes.deformable_conv_as_grid_sample import DeformableConvAsGridSample
 from trt_opt.passes.ends.freeze_inputs import FreezeInputs
 from trt_opt.passes.ends.widen_io import WidenIo
-from trt_opt.passes.gather_max_pooling_indices import GatherMaxPoolingIndices
 from trt_opt.passes.integers.decompose_bit_operations import DecomposeBitOperations
 from trt_opt.passes.integers.reduce_booleans_as_integers import ReduceBooleansAsIntegers
 from trt_opt.passes.integers.reinterpret_integers import ReinterpretIntegers
@@ -50,7 +46,6 @@ from trt_opt.passes.layers.couple_forget_gates import CoupleForgetGates
 from trt_opt.passes.layers.expand_functions import ExpandFunctions
 from trt_opt.passes.layers.layer_normalization_statistics import LayerNormalizationStatistics
 from trt_opt.passes.layers.time_first_recurrence import TimeFirstRecurrence
-from trt_opt.passes.lp_pooling_as_average import LpPoolingAsAverage
 from trt_opt.passes.mathematics.array_feature_extractor_to_gather import ArrayFeatureExtractorToGather
 from trt_opt.passes.mathematics.binarizer_to_greater import BinarizerToGreater
 from trt_opt.passes.mathematics.dft_to_matmul import DftToMatMul
@@ -64,8 +59,6 @@ from trt_opt.passes.mathematics.tensor_scatter_to_where import TensorScatterToWh
 from trt_opt.passes.mathematics.tf_idf_to_comparisons import TfIdfToComparisons
 from trt_opt.passes.mathematics.unroll_cumulative_product import UnrollCumulativeProduct
 from trt_opt.passes.mathematics.unroll_determinant import UnrollDeterminant
-from trt_opt.passes.max_unpooling_as_scatter import MaxUnpoolingAsScatter
-from trt_opt.passes.pool_integers_as_floats import PoolIntegersAsFloats
 from trt_opt.passes.quantised.emulate_dequantize_linear import EmulateDequantizeLinear
 from trt_opt.passes.quantised.emulate_dynamic_quantize_linear import EmulateDynamicQuantizeLinear
 from trt_opt.passes.quantised.emulate_quantize_linear import EmulateQuantizeLinear
@@ -73,14 +66,22 @@ from trt_opt.passes.quantised.emulate_quantized_conv import EmulateQuantizedConv
 from trt_opt.passes.quantised.emulate_quantized_matmul import EmulateQuantizedMatMul
 from trt_opt.passes.quantised.fp8_as_qdq import Fp8AsQdq
 from trt_opt.passes.quantised.symmetric_weights import SymmetricWeights
-from trt_opt.passes.resize_to_matrices import ResizeToMatrices
-from trt_opt.passes.round_pooling_down import RoundPoolingDown
 from trt_opt.passes.shapes.fix_reduction_axes import FixReductionAxes
 from trt_opt.passes.shapes.one_hot_of_declared_depth import OneHotOfDeclaredDepth
 from trt_opt.passes.shapes.range_of_declared_length import RangeOfDeclaredLength
 from trt_opt.passes.shapes.reshape_to_declared_shape import ReshapeToDeclaredShape
-from trt_opt.passes.unroll_average_pooling import UnrollAveragePooling
-from trt_opt.passes.unroll_max_pooling import UnrollMaxPooling
+from trt_opt.passes.vision.affine_grid_as_sum import AffineGridAsSum
+from trt_opt.passes.vision.column_to_image_as_gather import ColumnToImageAsGather
+from trt_opt.passes.vision.deformable_conv_as_grid_sample import DeformableConvAsGridSample
+from trt_opt.passes.vision.gather_max_pooling_indices import GatherMaxPoolingIndices
+from trt_opt.passes.vision.lp_pooling_as_average import LpPoolingAsAverage
+from trt_opt.passes.vision.max_unpooling_as_scatter import MaxUnpoolingAsScatter
+from trt_opt.passes.vision.non_max_suppression_as_plugin import NonMaxSuppressionAsPlugin
+from trt_opt.passes.vision.pool_integers_as_floats import PoolIntegersAsFloats
+from trt_opt.passes.vision.resize_to_matrices import ResizeToMatrices
+from trt_opt.passes.vision.round_pooling_down import RoundPoolingDown
+from trt_opt.passes.vision.unroll_average_pooling import UnrollAveragePooling
+from trt_opt.passes.vision.unroll_max_pooling import UnrollMaxPooling
 
 PASSES: Mapping[str, Pass] = MappingProxyType(
     {
@@ -175,6 +176,7 @@ ON_REQUEST: Mapping[str, Pass] = MappingProxyType(
         for entry in (
             RaiseOpset(),
             Fp8AsQdq(),
+            NonMaxSuppressionAsPlugin(),
         )
     }
 )

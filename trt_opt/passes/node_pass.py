@@ -42,10 +42,14 @@ class NodePass(GraphPass):
         self.refused = refused
 
     def run(self, model: ModelProto) -> tuple[ModelProto, PassReport]:
-        """Imports the graph only where one of the operators is in it."""
-        if not any(operator_of(node.op_type, node.domain) in self.operators for node in all_nodes(model)):
-            return model, PassReport(self.name)
-        return super().run(model)
+        """Imports the graph only where a node that may be wanted is in it."""
+        may_misread = type(self).misread is not NodePass.misread
+        for node in all_nodes(model):
+            if operator_of(node.op_type, node.domain) in self.operators and (
+                self.refused is None or node.name in self.refused or may_misread
+            ):
+                return super().run(model)
+        return model, PassReport(self.name)
 
     def apply(self, edit: GraphEdit) -> None:
         """Goes through all graphs, nested ones too."""

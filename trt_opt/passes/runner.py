@@ -161,6 +161,7 @@ class Rewriting:
         self._judge = _Judge(model, samples)
         self._progress = progress or Silent()
         self._logs: dict[str, _Log] = {}
+        self._settled: dict[tuple[str, frozenset[str] | None], ModelProto] = {}
 
     def run(self, passes: Sequence[Pass]) -> bool:
         """Runs the passes, each and all together, until nothing changes; says whether anything did."""
@@ -193,7 +194,7 @@ class Rewriting:
     def _run_to_fixed_point(self, entry: Pass) -> None:
         """Repeats one pass; all its rounds are kept, or, where one is refused, none of this call's."""
         log = self._logs.setdefault(entry.name, _Log())
-        if log.rolled_back is not None:
+        if log.rolled_back is not None or self._settled.get((entry.name, entry.refused)) is self.model:
             return
         model, changes = self.model, list[Change]()
         for _ in range(MAX_ROUNDS):
@@ -206,10 +207,12 @@ class Rewriting:
             log.rolled_back = f"it did not come to an end within {MAX_ROUNDS} rounds"
             return
         if not changes:
+            self._settled[entry.name, entry.refused] = model
             return
         reason = self._judge.why_refused(model, entry.name)
         if reason:
             log.rolled_back, log.undone = reason, tuple(changes)
             return
         self.model = model
+        self._settled[entry.name, entry.refused] = model
         log.changed += changes

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from trt_opt.passes.emitter import Emitter
 from trt_opt.passes.node_pass import DeclinedError, NodePass, is_used
-from trt_opt.passes.pooling_windows import padded, pooled_along_axes, windows_of
+from trt_opt.passes.vision.pooling_windows import padded, pooled_along_axes, windows_of
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 

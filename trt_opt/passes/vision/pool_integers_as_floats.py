@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from trt_opt.passes.base import GraphEdit
 from trt_opt.passes.emitter import Emitter
 from trt_opt.passes.node_pass import DeclinedError, NodePass
-from trt_opt.passes.unroll_max_pooling import FLOATS
+from trt_opt.passes.vision.unroll_max_pooling import FLOATS
 
 
 class PoolIntegersAsFloats(NodePass):

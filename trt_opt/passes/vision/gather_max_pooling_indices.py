@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from trt_opt.passes.base import GraphEdit
 from trt_opt.passes.emitter import Emitter
 from trt_opt.passes.node_pass import DeclinedError, NodePass, is_used
-from trt_opt.passes.pooling_windows import Windows, spatial_sizes, windows_of
-from trt_opt.passes.unroll_max_pooling import FLOATS
+from trt_opt.passes.vision.pooling_windows import Windows, spatial_sizes, windows_of
+from trt_opt.passes.vision.unroll_max_pooling import FLOATS
 
 MOST_ELEMENTS = 1 << 22
 """The table has a row per tap and a column per window; above this the pass declines."""

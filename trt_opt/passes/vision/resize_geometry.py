@@ -9,8 +9,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from trt_opt.passes.base import GraphEdit
-from trt_opt.passes.interpolation_matrix import AxisScaling
 from trt_opt.passes.node_pass import DeclinedError, optional_input
+from trt_opt.passes.vision.interpolation_matrix import AxisScaling
 
 _ALIGNED = frozenset({"align_corners", "tf_crop_and_resize"})
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from trt_opt.passes.base import GraphEdit
 from trt_opt.passes.emitter import Emitter
-from trt_opt.passes.interpolation_matrix import (
+from trt_opt.passes.node_pass import DeclinedError, NodePass
+from trt_opt.passes.vision.interpolation_matrix import (
     COORDINATES,
     AxisScaling,
     Interpolation,
@@ -20,8 +21,7 @@ from trt_opt.passes.interpolation_matrix import (
     nearest_positions,
     outside,
 )
-from trt_opt.passes.node_pass import DeclinedError, NodePass
-from trt_opt.passes.resize_geometry import axis_scalings
+from trt_opt.passes.vision.resize_geometry import axis_scalings
 
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 _HALVES = frozenset({"float16", "bfloat16"})

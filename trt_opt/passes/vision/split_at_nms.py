@@ -31,7 +31,8 @@ def split_at_nms(model: ModelProto) -> tuple[ModelProto, ModelProto]:
         engine's part and, where it needs them, the model's inputs. Constants that both read are in both.
 
     Raises:
-        UnsupportedModelError: There is no NonMaxSuppression, or a tensor that is cut has no type that can be told.
+        UnsupportedModelError: There is no NonMaxSuppression, nothing is left before it, or a
+            tensor that is cut has no type that can be told.
     """
     tail_nodes = _dependent(model)
     if not tail_nodes:
@@ -49,6 +50,8 @@ def split_at_nms(model: ModelProto) -> tuple[ModelProto, ModelProto]:
     crossing = [values[name] for name in cut]
     listed = {value.name for value in own}
     engine_outputs = [*own, *(value for value in crossing if value.name not in listed)]
+    if not engine_outputs:
+        raise UnsupportedModelError(f"nothing is left to run before {OPERATOR}")
     engine = _part(model, engine_nodes, list(model.graph.input), engine_outputs)
     tail_inputs = [*crossing, *(value for value in model.graph.input if value.name in given & read)]
     rest = [value for value in model.graph.output if value.name in made_in_tail]

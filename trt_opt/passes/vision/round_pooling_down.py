@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from trt_opt.passes.base import GraphEdit
 from trt_opt.passes.emitter import Emitter
 from trt_opt.passes.node_pass import DeclinedError, NodePass
-from trt_opt.passes.pooling_windows import Windows, padded, spatial_sizes, windows_of
+from trt_opt.passes.vision.pooling_windows import Windows, padded, spatial_sizes, windows_of
 
 _AUTOMATIC = frozenset({"SAME_UPPER", "SAME_LOWER"})
 

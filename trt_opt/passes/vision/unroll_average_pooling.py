@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trt_opt.passes.emitter import Emitter
 from trt_opt.passes.node_pass import DeclinedError, NodePass
-from trt_opt.passes.pooling_windows import Windows, padded, pooled_along_axes, spatial_sizes, windows_of
+from trt_opt.passes.vision.pooling_windows import Windows, padded, pooled_along_axes, spatial_sizes, windows_of
 
 HALVES = frozenset({"float16", "bfloat16"})
 

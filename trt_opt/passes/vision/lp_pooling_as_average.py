@@ -11,9 +11,9 @@ import onnx_graphsurgeon as gs
 from trt_opt.passes.base import GraphEdit
 from trt_opt.passes.emitter import Emitter
 from trt_opt.passes.node_pass import DeclinedError, NodePass
-from trt_opt.passes.pooling_windows import Windows, windows_of
-from trt_opt.passes.round_pooling_down import keeps_a_window_too_many
-from trt_opt.passes.unroll_average_pooling import HALVES, summed
+from trt_opt.passes.vision.pooling_windows import Windows, windows_of
+from trt_opt.passes.vision.round_pooling_down import keeps_a_window_too_many
+from trt_opt.passes.vision.unroll_average_pooling import HALVES, summed
 
 
 class LpPoolingAsAverage(NodePass):

@@ -7,8 +7,8 @@ from onnx import ModelProto
 from trt_opt.errors import RequestError, UnsupportedModelError
 from trt_opt.graph.query import all_nodes
 from trt_opt.passes.base import Pass
-from trt_opt.passes.non_max_suppression_as_plugin import NonMaxSuppressionAsPlugin
-from trt_opt.passes.split_at_nms import OPERATOR, split_at_nms, tail_operators
+from trt_opt.passes.vision.non_max_suppression_as_plugin import NonMaxSuppressionAsPlugin
+from trt_opt.passes.vision.split_at_nms import OPERATOR, split_at_nms, tail_operators
 from trt_opt.values.rewriting import Change, Decline, PassReport
 
 MODES = ("keep", "plugin", "split")
@@ -27,8 +27,9 @@ class PlaceNonMaxSuppression(Pass):
 
     Example: Conv → boxes, scores → NonMaxSuppression → Gather(boxes) becomes, split, Conv → boxes, scores.
 
-    When it declines: The target has no such plugin, or the plugin's numbers are only known at run time; a tensor that
-    is cut has no type that can be told. Splitting changes the outputs of the model, and plugins their values.
+    When it declines: The target has no such plugin, or the plugin's numbers are only known at run time; nothing is
+    left before NonMaxSuppression, or a tensor that is cut has no type that can be told. Splitting changes the outputs
+    of the model, and plugins their values.
 
     Args:
         mode: "keep", "plugin" or "split".

@@ -1,0 +1,1 @@
+"""Pooling, resizing and what else moves pixels."""
