@@ -32,8 +32,8 @@ from census_report import report_of
 
 from trt_opt.acceptance import Judge, LibraryJudge
 from trt_opt.backends import Backend, backend_for
-from trt_opt.buildable import PassChoice, made_buildable
-from trt_opt.ends import on_request, with_asked_ends
+from trt_opt.buildable import made_buildable
+from trt_opt.ends import EndsRequest, with_asked_ends
 from trt_opt.errors import RequestError, TrtOptError
 from trt_opt.graph.build_time_inputs import build_time_inputs
 from trt_opt.graph.names import with_unique_node_names
@@ -93,7 +93,8 @@ def record_of(case: Case, judge: Judge, *, opt_ins: bool = True) -> dict[str, An
 def attempt(case: Case, judge: Judge, options: Options) -> dict[str, Any]:
     """Rewrites a model with these options and says what came of it."""
     try:
-        model = runnable(with_asked_ends(case.model, _frozen(case, options), widen_io=options.widen_io))
+        ends = EndsRequest(_frozen(case, options), widen_io=options.widen_io)
+        model = runnable(with_asked_ends(case.model, ends).model)
     except TrtOptError as error:
         return {"accepted": False, "verified": False, "refused": [["", "", str(error)]]}
     try:
@@ -107,13 +108,12 @@ def attempt(case: Case, judge: Judge, options: Options) -> dict[str, Any]:
 
 def _rewritten(case: Case, model: onnx.ModelProto, judge: Judge) -> tuple[onnx.ModelProto, RewriteReport]:
     samples = _samples(model, case)
-    choice = PassChoice(on_request=on_request(fp8_as_qdq=False))
     asked = WithFeed(judge, samples)
     try:
-        return made_buildable(model, asked, samples, Silent(), choice=choice)
+        return made_buildable(model, asked, samples, Silent())
     except TrtOptError:
         # Neither ONNX Runtime nor onnx can run the model as it is: rewritten it may still be judged by its outputs.
-        return made_buildable(model, asked, (), Silent(), choice=choice)
+        return made_buildable(model, asked, (), Silent())
 
 
 def _samples(model: onnx.ModelProto, case: Case) -> tuple[Sample, ...]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from onnx import ModelProto
+
+from trt_opt.graph.build_time_inputs import BUILD_TIME_INPUTS, build_time_inputs
 from trt_opt.passes import PASSES
 from trt_opt.values.rewriting import PassReport
 from trt_opt.values.summary import RefusedNode
@@ -36,12 +39,15 @@ _BY_OPERATOR = {
 }
 
 
-def with_hints(refused: Sequence[RefusedNode], reports: Iterable[PassReport]) -> tuple[RefusedNode, ...]:
+def with_hints(
+    refused: Sequence[RefusedNode], reports: Iterable[PassReport], model: ModelProto
+) -> tuple[RefusedNode, ...]:
     """The refused nodes, each with what would work: what a pass said when it declined the node, or what is known of it.
 
     Args:
         refused: What the target refuses.
         reports: Of the passes that ran.
+        model: As far as they brought it.
     """
     undone = {
         change.node: f"the pass {report.name} could do it, but was undone: {report.rolled_back}"
@@ -55,7 +61,12 @@ def with_hints(refused: Sequence[RefusedNode], reports: Iterable[PassReport]) ->
         if report.name not in PASSES
         for decline in report.declined
     }
-    return tuple(replace(entry, hint=_hint(entry, {**declined, **undone})) for entry in refused)
+    told = {**declined, **undone}
+    decisive = build_time_inputs(model)
+    if decisive:
+        freeze = f"--freeze-input {decisive[0]}=… makes what decides the result's shape a constant"
+        told = {entry.node: freeze for entry in refused if entry.op_type in BUILD_TIME_INPUTS} | told
+    return tuple(replace(entry, hint=_hint(entry, told)) for entry in refused)
 
 
 def _hint(entry: RefusedNode, told: dict[str, str]) -> str:

@@ -95,7 +95,7 @@ def made_buildable(
         before=before,
         after=after,
     )
-    hinted = replace(after, refused=with_hints(after.refused, report.passes))
+    hinted = replace(after, refused=with_hints(after.refused, report.passes, rewriting.model))
     return rewriting.model, replace(report, after=hinted)
 
 

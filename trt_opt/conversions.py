@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.buildable import PassChoice, made_buildable
 from trt_opt.compare import Limits, compare
 from trt_opt.datasets import open_dataset, preprocess_from_text
-from trt_opt.ends import on_request, with_asked_ends
+from trt_opt.ends import EndsRequest, with_asked_ends
 from trt_opt.errors import RequestError
 from trt_opt.files import write_atomically
 from trt_opt.graph.load import load_model
-from trt_opt.graph.query import graph_inputs
+from trt_opt.graph.query import graph_inputs, opset, opset_or_none
 from trt_opt.graph.save import save_model
+from trt_opt.passes.clean_up.raise_opset import RaiseOpset
 from trt_opt.preparation import SAMPLES_FOR_PASSES, loaded, precision_request, ranges_table, runnable
 from trt_opt.quantize.stage import float_graph, quantized_graph
 from trt_opt.recipe import Recipe
@@ -29,7 +30,7 @@ from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.codec import json_from_value
 from trt_opt.values.precision import QuantizationReport
 from trt_opt.values.progress import Progress
-from trt_opt.values.rewriting import RewriteReport
+from trt_opt.values.rewriting import Change, PassReport, RewriteReport
 from trt_opt.values.samples import Dataset
 
 
@@ -44,10 +45,7 @@ class RewriteRequest:
     target: str | None = None
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    freeze_input: tuple[str, ...] = ()
-    widen_io: bool = False
-    fp8_as_qdq: bool = False
-    nms: str = "keep"
+    ends: EndsRequest = field(default_factory=EndsRequest)
     force: bool = False
 
 
@@ -59,14 +57,30 @@ def rewritten_file(request: RewriteRequest, progress: Progress) -> RewriteReport
         ModelFileError: The model cannot be read.
     """
     output = _free(Path(request.output), force=request.force)
-    model = runnable(with_asked_ends(load_model(request.model), request.freeze_input, widen_io=request.widen_io))
+    asked = with_asked_ends(load_model(request.model), request.ends)
+    tail_file = output.with_suffix(".tail.onnx")
+    if asked.tail is not None:
+        _free(tail_file, force=request.force)
+    model = runnable(asked.model)
     data = _opened(request.data, request.preprocess, model) if request.data else ()
     samples = tuple(islice(data, SAMPLES_FOR_PASSES))
-    choice = PassChoice(request.only, request.skip, on_request(fp8_as_qdq=request.fp8_as_qdq))
+    choice = PassChoice(request.only, request.skip, request.ends.passes)
     with judge_for(target_or_default(request.target), thorough=True) as judge:
         rewritten, report = made_buildable(model, judge, samples, progress, choice=choice)
+    report = _with_raised_opset(report, asked.model, model)
     save_model(rewritten, output)
+    if asked.tail is not None:
+        save_model(asked.tail, tail_file)
+        report = replace(report, tail=str(tail_file))
     return report
+
+
+def _with_raised_opset(report: RewriteReport, given: onnx.ModelProto, run: onnx.ModelProto) -> RewriteReport:
+    """The report, which begins with what had to be done before the model could be run at all."""
+    if run is given:
+        return report
+    raised = PassReport(RaiseOpset.name, (Change("model", f"opset {opset_or_none(given)} raised to {opset(run)}"),))
+    return replace(report, passes=(raised, *report.passes))
 
 
 def calibrated_file(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from trt_opt.backends import Backend, backend_for, target_or_default
 from trt_opt.backends.machine import package_versions
 from trt_opt.backends.onnxruntime import check_in_onnxruntime
 from trt_opt.build.manifest import MANIFEST, build_key, record_of_file, write_manifest
-from trt_opt.build.store import ENGINE, GRAPH, TABLE, EngineStore
+from trt_opt.build.store import ENGINE, GRAPH, TABLE, TAIL, EngineStore
 from trt_opt.buildable import require_accepted
 from trt_opt.errors import UnsupportedModelError
 from trt_opt.files import sha256_of_file, write_atomically
@@ -78,7 +78,7 @@ def _key(recipe: Recipe, backend: Backend, source: SourceModel, data: DataSets) 
             "library": backend.library,
             "target": str(backend.target),
             "model": sha256_of_file(source.path),
-            "frozen": fingerprint(source.original) if recipe.freeze_input else None,
+            "frozen": fingerprint(source.original) if recipe.freeze_input else None,  # the text may name a file
             "options": options,
             "calibration": data.calibration.provenance().sha256 if data.calibration else None,
             "evaluation": data.evaluation.provenance().sha256 if data.evaluation else None,
@@ -116,6 +116,8 @@ class _Build:
             sizes, built = self._engines(variants, options)
         if table is not None:
             write_atomically(self.folder / TABLE, json_from_value(table))
+        if source.tail is not None:
+            save_model(source.tail, self.folder / TAIL)
         result = _Result(source, data, final, variants, measured, sizes, built, options, notes)
         write_manifest(self._manifest(result), self.folder / MANIFEST)
 
@@ -176,10 +178,10 @@ class _Build:
             calibration=calibration.provenance() if calibration else None,
             evaluation=evaluation.provenance() if evaluation else None,
             precision=result.final.plan,
-            rewrite=result.source.report,
+            rewrite=replace(result.source.report, tail=TAIL if result.source.tail else None),
             variants=result.figures(),
             seconds={stage: round(seconds, 3) for stage, seconds in self.watch.seconds.items()},
-            warnings=(*result.final.warnings, *result.notes, *_data_warnings(result.data)),
+            warnings=(*result.final.warnings, *result.notes, *_tail_note(result.source), *_data_warnings(result.data)),
             builder_warnings=result.built.warnings,
             packages=package_versions(),
         )
@@ -212,6 +214,13 @@ def _seen(table: CalibrationTable | None, data: DataSets) -> tuple[Mapping[str, 
         return table.shapes, table.values
     seen = ShapesSeen(data.evaluation or ())
     return seen.ranges(), seen.values()
+
+
+def _tail_note(source: SourceModel) -> tuple[str, ...]:
+    told = (
+        f"NonMaxSuppression and what follows are in {TAIL}, for ONNX Runtime, fed with the engine's inputs and outputs"
+    )
+    return (told,) if source.tail is not None else ()
 
 
 def _data_warnings(data: DataSets) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from trt_opt.calibrate.ranges import calibration_table
 from trt_opt.calibrate.table import check_table, table_from_file
 from trt_opt.datasets import open_dataset
 from trt_opt.datasets.preprocess import preprocess_from_text
-from trt_opt.ends import on_request, with_asked_ends
+from trt_opt.ends import with_asked_ends
 from trt_opt.errors import DataError, RequestError
 from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.float_types import holds_half_floats, widened_to_float32, with_float_weights
@@ -42,12 +42,16 @@ SAMPLES_FOR_PASSES = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceModel:
-    """The model as given (its opset raised if it was too old to run), and as rewritten for what follows."""
+    """The model as given (its opset raised if it was too old to run), and as rewritten for what follows.
+
+    Where it was split at NonMaxSuppression, both are the engine's part, and `tail` is the rest.
+    """
 
     path: Path
     original: onnx.ModelProto
     rewritten: onnx.ModelProto
     report: RewriteReport
+    tail: onnx.ModelProto | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,11 +166,12 @@ def ranges_table(
 def loaded(recipe: Recipe, judge: Judge, progress: Progress) -> tuple[SourceModel, DataSets]:
     """The first steps of every verb: read the model, change its ends as asked, open the data, run the passes."""
     path = Path(recipe.model)
-    model = with_asked_ends(load_model(path), recipe.freeze_input, widen_io=recipe.widen_io)
-    data = data_sets(recipe, model)
+    asked = with_asked_ends(load_model(path), recipe.ends)
+    data = data_sets(recipe, asked.model)
     choice = PassChoice(
         skip=recipe.skip_pass,
-        on_request=on_request(fp8_as_qdq=recipe.fp8_as_qdq),
+        on_request=recipe.ends.passes,
         least_opset=least_opset(precision_request(recipe)),
     )
-    return source_model(path, model, data.first_samples, judge, progress, choice=choice), data
+    source = source_model(path, asked.model, data.first_samples, judge, progress, choice=choice)
+    return replace(source, tail=asked.tail), data

@@ -12,6 +12,7 @@ from typing import Any
 
 from calibrators import CalibratorError, calibrator_from_text
 from trt_opt.build.manifest import read_manifest
+from trt_opt.ends import EndsRequest
 from trt_opt.errors import RecipeError, RequestError
 from trt_opt.values.codec import plain_from_value
 from trt_opt.values.engine import Manifest
@@ -55,6 +56,7 @@ class Recipe:
         freeze_input: Graph inputs that become constants: `name=value`, or an .npz file with one array per name.
         widen_io: Graph inputs and outputs of integer types that TensorRT lacks become int32 or int64.
         fp8_as_qdq: Casts to and from 8-bit floats become Q/DQ pairs of scale 1.
+        nms: NonMaxSuppression: "keep" it, make it TensorRT's "plugin", or "split" the model there.
         skip_pass: Graph passes to leave out.
     """
 
@@ -82,6 +84,7 @@ class Recipe:
     freeze_input: tuple[str, ...] = ()
     widen_io: bool = False
     fp8_as_qdq: bool = False
+    nms: str = "keep"
     skip_pass: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -106,8 +109,14 @@ class Recipe:
             raise RequestError(str(error)) from error
         if self.target is not None:
             target_from_text(self.target)
+        _ = self.ends
         for text in (self.min_shapes, self.opt_shapes, self.max_shapes):
             shapes_from_text(text or "")
+
+    @property
+    def ends(self) -> EndsRequest:
+        """What may change of the model's inputs and outputs."""
+        return EndsRequest(self.freeze_input, self.widen_io, self.fp8_as_qdq, self.nms)
 
     @property
     def wants_fp16(self) -> bool:

@@ -7,7 +7,8 @@ The model is what exporters write: blocks of Conv, BatchNormalization and Relu w
 followed by a Reshape to a shape computed node by node (Shape, Gather, Unsqueeze, Concat), and every tenth block a
 dilated MaxPool that TensorRT-RTX refuses. Subjects, in turns, each in a process of its own: the floor (parse the file,
 onnx's checker, one shape inference: what any tool does before it begins), the whole rewrite as `trt-opt rewrite` does
-it with the real parser and builder and a comparison in ONNX Runtime, and the peer, Polygraphy's constant folding.
+it with the real parser and builder and a comparison in ONNX Runtime, the builder alone, and the peer, Polygraphy's
+constant folding.
 """
 
 from __future__ import annotations
@@ -28,12 +29,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from trt_opt.backends import backend_for
 from trt_opt.backends.machine import package_versions
 from trt_opt.conversions import RewriteRequest, rewritten_file
 from trt_opt.files import write_atomically
+from trt_opt.values.engine import BuildOptions
 from trt_opt.values.progress import Silent
+from trt_opt.values.target import target_from_text
 
-SUBJECTS = ("floor", "rewrite", "Polygraphy")
+SUBJECTS = ("floor", "rewrite", "builder", "Polygraphy")
+TARGET, REWRITTEN, TIMEOUT_S = "rtx:8.6", ".rewritten.onnx", 600.0
 PEER_NODES = 2500
 """Up to here the peer is measured too: it takes four times as long for twice the nodes."""
 
@@ -46,11 +51,12 @@ HEADER = """# What a rewrite costs
 A model as exporters write it (convolutions whose constants are Constant nodes, shapes computed node by node, now and
 then a pooling that TensorRT-RTX refuses) at several sizes. Each measurement is a process of its own; {repeat} turns,
 medians. **floor**: parse the file, onnx's checker, one shape inference. **rewrite**: all of `trt-opt rewrite`, with the
-real parser and builder in their child process, every pass checked and compared in ONNX Runtime. **Polygraphy**: its
-constant folding alone, which asks and compares nothing. The machine was shared: read the ratios.
+real parser and builder in their child process, every pass checked and compared in ONNX Runtime. **builder**: the one
+build of the result that a rewrite ends with, alone, its process included. **Polygraphy**: its constant folding alone,
+which asks and compares nothing; it is measured up to {peer} nodes. The machine was shared: read the ratios.
 
-| nodes | floor | rewrite | rewrite ÷ floor | rewrite, ms per node | Polygraphy ÷ floor |
-|---|---|---|---|---|---|"""
+| nodes | floor | rewrite | builder | rewrite - builder, ms per node | rewrite ÷ floor | Polygraphy ÷ floor |
+|---|---|---|---|---|---|---|"""
 
 
 class Exporter:
@@ -122,11 +128,15 @@ def seconds_of(subject: str, file: Path) -> float:
             onnx.checker.check_model(model)
             onnx.shape_inference.infer_shapes(model)
         case "rewrite":
-            report = rewritten_file(
-                RewriteRequest(str(file), str(file.with_name("out.onnx")), target="rtx:8.6", force=True), Silent()
-            )
+            output = str(file.with_suffix(REWRITTEN))
+            report = rewritten_file(RewriteRequest(str(file), output, target=TARGET, force=True), Silent())
             if report.after is None or report.after.refused or not report.compared_samples:
                 raise SystemExit(f"the rewrite did not do what is measured here: {report.after}")
+        case "builder":
+            with backend_for(target_from_text(TARGET)) as backend:
+                options = BuildOptions(TARGET, optimization_level=0)
+                engine = file.with_suffix(".engine")
+                backend.build(file.with_suffix(REWRITTEN), options, engine, Silent(), TIMEOUT_S)
         case _:
             fold_constants(onnx.load(file), allow_onnxruntime_shape_inference=False)
     return time.perf_counter() - started
@@ -141,7 +151,7 @@ def measured(sizes: Sequence[int], repeat: int) -> dict[tuple[str, int], float]:
             onnx.save(exported_model(size), file)
         for _ in range(repeat):
             for size, file in files.items():
-                for subject in SUBJECTS if size <= PEER_NODES else SUBJECTS[:2]:
+                for subject in SUBJECTS if size <= PEER_NODES else SUBJECTS[:3]:
                     command = [sys.executable, __file__, "--measure", subject, str(file)]
                     done = subprocess.run(command, capture_output=True, text=True, check=True)
                     found.setdefault((subject, size), []).append(json.loads(done.stdout.splitlines()[-1]))
@@ -150,19 +160,20 @@ def measured(sizes: Sequence[int], repeat: int) -> dict[tuple[str, int], float]:
 
 def page(found: dict[tuple[str, int], float], sizes: Sequence[int], repeat: int) -> str:
     """The figures as Markdown."""
-    lines = [HEADER.format(repeat=repeat)]
+    lines = [HEADER.format(repeat=repeat, peer=PEER_NODES)]
     for size in sizes:
-        floor, rewrite, peer = (found.get((subject, size)) or 0.0 for subject in SUBJECTS)
+        floor, rewrite, builder, peer = (found.get((subject, size)) or 0.0 for subject in SUBJECTS)
         beside = f"{peer / floor:.1f}" if peer else "not measured"
         lines.append(
-            f"| {size} | {floor:.2f} s | {rewrite:.2f} s | {rewrite / floor:.1f} | {1000 * rewrite / size:.2f} | "
-            f"{beside} |"
+            f"| {size} | {floor:.2f} s | {rewrite:.2f} s | {builder:.2f} s | {1000 * (rewrite - builder) / size:.2f} | "
+            f"{rewrite / floor:.0f} | {beside} |"
         )
     first, last = sizes[0], sizes[-1]
-    growth = found["rewrite", last] / found["rewrite", first]
+    own = [found["rewrite", size] - found["builder", size] for size in (first, last)]
     lines += [
         "",
-        f"{last / first:.0f} times the nodes take {growth:.1f} times as long.",
+        f"{last / first:.0f} times the nodes take {own[1] / own[0]:.1f} times as long without the builder, and "
+        f"{found['builder', last] / found['builder', first]:.1f} times as long in the builder.",
         "",
         f"Written on {date.today().isoformat()} by `python scripts/benchmarks/rewrite_cost.py --nodes "
         f"{' '.join(map(str, sizes))} --repeat {repeat}`,",

@@ -8,10 +8,11 @@ import pytest
 from onnx import ModelProto
 from passes_models import floats, model_of, operators, refused_by
 
+from trt_opt.ends import EndsRequest, with_asked_ends
 from trt_opt.errors import RequestError, UnsupportedModelError
-from trt_opt.graph.query import graph_inputs
+from trt_opt.graph.query import graph_inputs, graph_outputs
 from trt_opt.passes.verification import run_model
-from trt_opt.passes.vision.place_non_max_suppression import PlaceNonMaxSuppression
+from trt_opt.passes.vision.non_max_suppression_as_plugin import NonMaxSuppressionAsPlugin
 from trt_opt.passes.vision.split_at_nms import split_at_nms
 from trt_opt.values.samples import Sample
 
@@ -109,17 +110,20 @@ def test_selection_inside_a_branch_takes_the_branch_along() -> None:
     assert_same(model, {"c": np.array(True), "raw": floats(1, 6, 4), "scores": np.abs(floats(1, 1, 6))})
 
 
-def test_split_pass_tells_what_the_outputs_are() -> None:
-    """The pass gives the engine's part, says so, and finds nothing the second time."""
-    engine, report = PlaceNonMaxSuppression("split").run(yolo())
-    assert operators(engine) == {"Transpose": 1, "Add": 1, "Sigmoid": 1}
-    assert report.changed[0].what == "taken out and 4 nodes behind it; the outputs are now scores, boxes"
-    assert PlaceNonMaxSuppression("split").run(engine)[0] is engine
+def test_a_model_is_split_where_asked() -> None:
+    """The engine's part gives what the tail reads; a model without NonMaxSuppression stays whole."""
+    asked = with_asked_ends(yolo(), EndsRequest(nms="split"))
+    assert operators(asked.model) == {"Transpose": 1, "Add": 1, "Sigmoid": 1}
+    assert [spec.name for spec in graph_outputs(asked.model)] == ["scores", "boxes"]
+    assert asked.tail is not None
+    again = with_asked_ends(asked.model, EndsRequest(nms="split"))
+    assert again.model is asked.model
+    assert again.tail is None
 
 
 def test_plugin_takes_the_thresholds() -> None:
     """The plugin reads transposed scores, has the node's numbers, and its indices are int64."""
-    after, report = PlaceNonMaxSuppression("plugin", PLUGIN).run(yolo())
+    after, report = NonMaxSuppressionAsPlugin(PLUGIN).run(yolo())
     assert len(report.changed) == 1
     node = next(node for node in after.graph.node if node.op_type == "EfficientNMS_ONNX_TRT")
     found = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -147,7 +151,7 @@ def test_plugin_declines_with_its_reason(plugins: frozenset[str], missing: str, 
     node = next(node for node in model.graph.node if node.op_type == "NonMaxSuppression")
     if missing:
         node.input[list(node.input).index(missing)] = ""
-    after, report = PlaceNonMaxSuppression("plugin", plugins).run(model)
+    after, report = NonMaxSuppressionAsPlugin(plugins).run(model)
     assert after is model
     assert why in report.declined[0].why
 
@@ -156,30 +160,28 @@ def test_thresholds_of_run_time_are_declined() -> None:
     """A threshold that is a graph input has to be frozen for the plugin."""
     text = YOLO.replace("float[B,3,N] logits", "float[B,3,N] logits, float[1] threshold")
     model = model_of(text, **{name: value for name, value in NUMBERS.items() if name != "threshold"})
-    after, report = PlaceNonMaxSuppression("plugin", PLUGIN).run(model)
+    after, report = NonMaxSuppressionAsPlugin(PLUGIN).run(model)
     assert after is model
     assert "--freeze-input threshold=" in report.declined[0].why
 
 
 def test_kept_and_absent_selections_stay() -> None:
-    """Mode keep, and models without NonMaxSuppression, give the very same object."""
+    """By default, and without NonMaxSuppression, the model is the very same object; other modes are refused."""
     model = yolo()
-    assert PlaceNonMaxSuppression().run(model)[0] is model
+    assert with_asked_ends(model, EndsRequest()).model is model
     plain = model_of("g (float[2] x) => (float[2] y) { y = Abs(x) }")
-    assert PlaceNonMaxSuppression("split").run(plain)[0] is plain
     with pytest.raises(UnsupportedModelError, match="no NonMaxSuppression"):
         split_at_nms(plain)
     with pytest.raises(RequestError, match="sideways"):
-        PlaceNonMaxSuppression("sideways")
+        EndsRequest(nms="sideways")
 
 
 def test_selection_alone_is_not_split() -> None:
-    """A model that is nothing but NonMaxSuppression stays whole, and the report says why."""
+    """A model that is nothing but NonMaxSuppression cannot be split, and the error says why."""
     text = "g (float[1,6,4] b, float[1,1,6] s) => (int64[K,3] y) { y = NonMaxSuppression(b, s, most) }"
     model = model_of(text, most=NUMBERS["most"])
-    after, report = PlaceNonMaxSuppression("split").run(model)
-    assert after is model
-    assert "nothing is left" in report.declined[0].why
+    with pytest.raises(UnsupportedModelError, match="nothing is left"):
+        with_asked_ends(model, EndsRequest(nms="split"))
 
 
 @pytest.mark.rtx

@@ -8,17 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import psutil
 import pytest
+from command_line import run
 from graphs import model_of, node, residual_block, weights
-from typer.testing import CliRunner, Result
 
-from trt_opt.cli.app import app
 from trt_opt.samples import DIGITS
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -27,21 +25,6 @@ pytestmark = pytest.mark.rtx
 MODEL = str(DIGITS / "model.onnx")
 CALIBRATION = ("--calib-data", str(DIGITS / "calibration.npz"))
 INT8 = ("--int8", *CALIBRATION)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory with a log elsewhere."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("TRT_OPT_LOG", str(tmp_path / "log.txt"))
-    yield here
-
-
-def run(*arguments: str) -> Result:
-    """The command line, in this process."""
-    return CliRunner().invoke(app, list(arguments))
 
 
 def files_in(folder: Path) -> set[str]:

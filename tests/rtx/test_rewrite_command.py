@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from command_line import run
 from graphs import conv, model_of, node, weights
 from onnx import TensorProto, helper
 from ort_session import outputs_of
-from typer.testing import CliRunner, Result
 
 from trt_opt.acceptance import judge_for
 from trt_opt.buildable import PassChoice, made_buildable
-from trt_opt.cli.app import app
 from trt_opt.graph.query import graph_inputs, graph_outputs
 from trt_opt.values.progress import Silent
 from trt_opt.values.target import target_from_text
@@ -26,21 +24,6 @@ pytestmark = pytest.mark.rtx
 
 TARGET = ("--target", "rtx:8.6")
 DILATED = {"kernel_shape": [2, 2], "dilations": [2, 2]}
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory with a log elsewhere."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("TRT_OPT_LOG", str(tmp_path / "log.txt"))
-    yield here
-
-
-def run(*arguments: str) -> Result:
-    """The command line, in this process."""
-    return CliRunner().invoke(app, list(arguments))
 
 
 def two_kinds_of_pooling() -> onnx.ModelProto:
@@ -148,6 +131,61 @@ def test_narrow_integers_at_the_ends_are_widened_where_asked(folder: Path) -> No
     assert [spec.dtype for spec in graph_outputs(after)] == ["int32"]
     feed = {"x": np.array([1, 40000, 65535], np.int32)}
     assert outputs_of(after, feed)["y"].tolist() == [2, (80000) % 65536, (131070) % 65536]
+
+
+def detector() -> onnx.ModelProto:
+    """A convolution whose output is taken apart into boxes and scores, NonMaxSuppression, and a Gather behind it."""
+    nodes = [
+        conv("conv", "x", "a", "w"),
+        node("Reshape", "flat", ["a", "shape"], "b"),
+        node("Transpose", "rows", ["b"], "c", perm=[0, 2, 1]),
+        node("Split", "split", ["c", "sizes"], "boxes", axis=2),
+        node("Transpose", "by_class", ["scores_by_box"], "scores", perm=[0, 2, 1]),
+        node("NonMaxSuppression", "nms", ["boxes", "scores", "most"], "picked"),
+        node("Cast", "as_float", ["picked"], "y", to=TensorProto.FLOAT),
+    ]
+    nodes[3].output.append("scores_by_box")
+    constants = {
+        "w": weights(6, 3, 3, 3),
+        "shape": np.array([1, 6, -1]),
+        "sizes": np.array([4, 2]),
+        "most": np.array([3]),
+    }
+    return model_of(nodes, {"x": [1, 3, 4, 4]}, {"y": ["picked", 3]}, constants)
+
+
+def test_a_detector_is_split_where_asked(folder: Path) -> None:
+    """NonMaxSuppression is refused with the option in the message; split, both parts give what the whole did."""
+    model = detector()
+    onnx.save(model, "model.onnx")
+    refused = run("rewrite", "model.onnx", "-o", "a.onnx", *TARGET)
+    assert refused.exit_code == 3
+    assert "--nms split" in refused.stderr
+    done = run("rewrite", "model.onnx", "-o", "b.onnx", *TARGET, "--nms", "split")
+    assert done.exit_code == 0, done.stderr
+    feed = {"x": np.random.default_rng(0).standard_normal((1, 3, 4, 4)).astype(np.float32)}
+    first = outputs_of(onnx.load("b.onnx"), feed)
+    tail = onnx.load("b.tail.onnx")
+    rest = outputs_of(tail, {spec.name: {**feed, **first}[spec.name] for spec in graph_inputs(tail)})
+    np.testing.assert_array_equal(rest["y"], outputs_of(model, feed)["y"])
+    built = run("build", "model.onnx", "--fp16", *TARGET, "-o", "store", "--nms", "split", "--json")
+    assert built.exit_code == 0, built.stderr
+    assert len(list((folder / "store").rglob("tail.onnx"))) == 1
+    assert run("rewrite", "model.onnx", "-o", "c.onnx", *TARGET, "--nms", "sideways").exit_code == 2
+
+
+def test_an_engine_is_built_for_the_values_of_inputs_that_decide_shapes(folder: Path) -> None:
+    """A Reshape whose target is an input builds with data, for the values these had."""
+    model = model_of([node("Reshape", "reshape", ["x", "shape"], "y")], {"x": [4, 6]}, {"y": ["a", "b"]}, {})
+    model.graph.input.append(helper.make_tensor_value_info("shape", TensorProto.INT64, [2]))
+    onnx.save(model, "model.onnx")
+    (folder / "data").mkdir()
+    for number, shape in enumerate(([3, 8], [2, 12])):
+        np.savez(folder / "data" / f"{number}.npz", x=np.ones((4, 6), np.float32), shape=np.array(shape))
+    built = run("build", "model.onnx", "--fp16", *TARGET, "--eval-data", "data", "-o", "store", "--json")
+    assert built.exit_code == 0, built.stderr
+    values = json.loads(built.stdout)["manifest"]["options"]["values"]["shape"]
+    assert (values["min"], values["max"]) == ([2, 8], [3, 12])
 
 
 def test_a_parser_that_crashes_is_asked_again() -> None:

@@ -19,6 +19,7 @@ from trt_opt.values.engine import BuildOutcome, Manifest
 ENGINE = "model.engine"
 GRAPH = "model.onnx"
 TABLE = "table.json"
+TAIL = "tail.onnx"
 
 _KEY = re.compile(r"[0-9a-f]{8,64}")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")

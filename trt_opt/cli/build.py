@@ -31,6 +31,11 @@ def build(
     activation_products: options.ActivationProducts = None,
     table: options.Table = None,
     reuse_table: options.ReuseTable = None,
+    freeze_input: options.FreezeInput = None,
+    widen_io: options.WidenIo = None,
+    fp8_as_qdq: options.Fp8AsQdq = None,
+    nms: options.Nms = None,
+    skip_pass: options.SkipPass = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="The engine store.", show_default="engines")
     ] = None,

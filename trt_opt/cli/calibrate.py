@@ -23,6 +23,12 @@ def calibrate(
     cache: Annotated[
         str | None, typer.Option(help="Write TensorRT's calibration cache too, for this version: 8.6.1, 10.3.0 …")
     ] = None,
+    target: options.TargetText = None,
+    freeze_input: options.FreezeInput = None,
+    widen_io: options.WidenIo = None,
+    fp8_as_qdq: options.Fp8AsQdq = None,
+    nms: options.Nms = None,
+    skip_pass: options.SkipPass = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -35,6 +41,8 @@ def calibrate(
 
     typed = {"model": model, "int8": True, "fp16": fp16, "calib_data": calib_data, "preprocess": preprocess}
     typed |= {"calibrator": calibrator, "exclude": exclude, "activation_products": activation_products}
+    typed |= {"target": target, "freeze_input": freeze_input, "widen_io": widen_io, "fp8_as_qdq": fp8_as_qdq}
+    typed |= {"nms": nms, "skip_pass": skip_pass}
     request = recipe_from_options(typed, None, None)
     table = calibrated_file(request, output, TerminalProgress(session().err), cache_version=cache, force=force)
     show(table, show_table, session().out, as_json=json)

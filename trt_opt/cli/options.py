@@ -81,8 +81,12 @@ Fp8AsQdq = Annotated[
     ),
 ]
 Nms = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="NonMaxSuppression: keep it, make it TensorRT's plugin, or split the model there (keep|plugin|split)."
+        help="NonMaxSuppression: keep it, make it TensorRT's plugin, or split the model there (keep|plugin|split).",
+        show_default="keep",
     ),
+]
+SkipPass = Annotated[
+    list[str] | None, typer.Option(help="A graph pass to leave out; may be given several times.", show_default=False)
 ]

@@ -24,6 +24,12 @@ def quantize(
     activation_products: options.ActivationProducts = None,
     table: options.Table = None,
     reuse_table: options.ReuseTable = None,
+    target: options.TargetText = None,
+    freeze_input: options.FreezeInput = None,
+    widen_io: options.WidenIo = None,
+    fp8_as_qdq: options.Fp8AsQdq = None,
+    nms: options.Nms = None,
+    skip_pass: options.SkipPass = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say for every layer which rule decided, and why.")
     ] = False,

@@ -26,7 +26,7 @@ def rewrite(
     freeze_input: options.FreezeInput = None,
     widen_io: options.WidenIo = None,
     fp8_as_qdq: options.Fp8AsQdq = None,
-    nms: options.Nms = "keep",
+    nms: options.Nms = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -38,6 +38,7 @@ def rewrite(
     from trt_opt.buildable import require_accepted
     from trt_opt.cli.progress import TerminalProgress
     from trt_opt.conversions import RewriteRequest, rewritten_file
+    from trt_opt.ends import EndsRequest
     from trt_opt.errors import UnsupportedModelError
     from trt_opt.report.rewrite import show_rewrite
     from trt_opt.report.show import show
@@ -50,10 +51,7 @@ def rewrite(
         target=target,
         only=tuple(only or ()),
         skip=tuple(skip or ()),
-        freeze_input=tuple(freeze_input or ()),
-        widen_io=bool(widen_io),
-        fp8_as_qdq=bool(fp8_as_qdq),
-        nms=nms,
+        ends=EndsRequest(tuple(freeze_input or ()), bool(widen_io), bool(fp8_as_qdq), nms or "keep"),
         force=force,
     )
     report = rewritten_file(request, TerminalProgress(session().err))

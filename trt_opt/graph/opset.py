@@ -15,6 +15,7 @@ from trt_opt.graph.query import (
     graph_outputs,
     node_label,
     opset,
+    opset_or_none,
     unknown_nodes,
 )
 from trt_opt.graph.tensors import array_from_tensor, model_without_initialisers, without_large_tensors
@@ -28,7 +29,7 @@ STANDARD_OPSET = 18
 
 def with_standard_operators(model: ModelProto) -> ModelProto:
     """The model, or a copy that imports the standard operators too where it imports those of other domains alone."""
-    if any(entry.domain in {"", "ai.onnx"} for entry in model.opset_import):
+    if opset_or_none(model) is not None:
         return model
     copy = ModelProto()
     copy.CopyFrom(model)

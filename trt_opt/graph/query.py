@@ -53,12 +53,18 @@ def opset(model: ModelProto) -> int:
     Raises:
         UnsupportedModelError: The model imports custom operators only.
     """
-    for entry in model.opset_import:
-        if entry.domain in {"", "ai.onnx"}:
-            return int(entry.version)
+    found = opset_or_none(model)
+    if found is not None:
+        return found
     raise UnsupportedModelError(
         "the model imports no standard ONNX operator set", hint="export it with standard ONNX operators"
     )
+
+
+def opset_or_none(model: ModelProto) -> int | None:
+    """The version of the standard operator set; None where the model imports others alone."""
+    versions = (int(entry.version) for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
+    return next(versions, None)
 
 
 def infer_shapes(model: ModelProto) -> ModelProto:

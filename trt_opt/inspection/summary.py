@@ -15,7 +15,7 @@ from trt_opt.graph.query import (
     count_parameters,
     graph_inputs,
     graph_outputs,
-    opset,
+    opset_or_none,
 )
 from trt_opt.values.summary import ModelSummary
 from trt_opt.values.tensors import TensorSpec
@@ -32,7 +32,7 @@ def summary_of(path: Path, model: onnx.ModelProto) -> ModelSummary:
         sha256=fingerprint(model),
         producer=f"{model.producer_name} {model.producer_version}".strip() or "unknown",
         ir_version=model.ir_version,
-        opset=opset(model),
+        opset=opset_or_none(model) or 0,
         custom_domains=tuple(sorted(domains)),
         inputs=graph_inputs(model),
         outputs=graph_outputs(model),

@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from trt_opt.graph.edit import every_graph, graph_output_ids, label, tensor_names
 from trt_opt.graph.names import fresh_name
-from trt_opt.graph.query import dtype_name, graph_outputs
+from trt_opt.graph.query import dtype_name, graph_outputs, opset_or_none
 from trt_opt.graph.surgeon import constant_type, constant_values, graph_from_model, model_from_graph
 from trt_opt.graph.types import inferred_types
 from trt_opt.values.rewriting import Change, Decline, PassReport
@@ -124,8 +124,7 @@ class GraphEdit:
     @cached_property
     def opset(self) -> int:
         """The version of the standard operators; 0 where the model imports none of them."""
-        versions = (entry.version for entry in self.model.opset_import if entry.domain in {"", "ai.onnx"})
-        return int(next(versions, 0))
+        return opset_or_none(self.model) or 0
 
     def dtype(self, tensor: gs.Tensor) -> str | None:
         """NumPy's name of the element type ("float32", or onnx's "bfloat16"); None where it cannot be told."""

@@ -12,7 +12,7 @@ from onnx import ModelProto
 from trt_opt.graph.edit import every_graph, label, remove_nodes, replace_uses, set_output
 from trt_opt.graph.query import all_nodes
 from trt_opt.passes.base import GraphEdit, GraphPass
-from trt_opt.passes.emitter import Emitter
+from trt_opt.passes.emitter import Emitter, Operand
 from trt_opt.values.rewriting import PassReport
 from trt_opt.values.summary import RefusedNode
 
@@ -110,7 +110,7 @@ class NodePass(GraphPass):
         taken: dict[int, gs.Tensor] = {}
         for output, result in zip(list(node.outputs), results, strict=False):
             if result is not None and output.name:
-                _take_over(output, taken.get(id(result), result), emit)
+                take_over(output, taken.get(id(result), result), emit)
                 taken.setdefault(id(result), output)
         edit.changed(node, what)
         return emit.nodes
@@ -160,12 +160,12 @@ def discard(nodes: Sequence[gs.Node]) -> None:
         list.__init__(tensor.outputs, [reader for reader in tensor.outputs if id(reader) not in ids])
 
 
-def _take_over(output: gs.Tensor, result: gs.Tensor, emit: Emitter) -> None:
+def take_over(output: gs.Tensor, result: Operand, emit: Emitter) -> None:
     """Makes `output` be what `result` is, under its own name; an Identity where the result exists already."""
     for made in emit.nodes:
         for position, tensor in enumerate(made.outputs):
             if tensor is result:
-                replace_uses(result, output)
+                replace_uses(tensor, output)
                 set_output(made, position, output)
                 return
     emit("Identity", result)

@@ -34,6 +34,8 @@ def _facts(report: RewriteReport) -> Iterator[str]:
     if report.after is not None:
         yield from _acceptance(report.after)
     yield f"verified   {_verified(report)}"
+    if report.tail is not None:
+        yield f"tail       {report.tail}: run it on ONNX Runtime with the engine's inputs and outputs"
 
 
 def _acceptance(found: Acceptance) -> Iterator[str]:

@@ -77,6 +77,7 @@ class RewriteReport:
         by_reference: True where onnx's reference implementation judged, because ONNX Runtime's kernels are inexact.
         generated_samples: True where the samples were made up from the graph's types and shapes.
         not_compared: Why nothing was compared, or None.
+        tail: The file that holds what was split off the model, for ONNX Runtime; None where nothing was.
         before: What the target made of the model before; None where it was not asked.
         after: What it makes of the rewritten model.
     """
@@ -89,5 +90,6 @@ class RewriteReport:
     by_reference: bool = False
     generated_samples: bool = False
     not_compared: str | None = None
+    tail: str | None = None
     before: Acceptance | None = None
     after: Acceptance | None = None

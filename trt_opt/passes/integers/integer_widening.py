@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from trt_opt.graph.edit import every_graph, label, remove_nodes, replace_uses, set_input, set_output
+from trt_opt.graph.edit import every_graph, label, remove_nodes, set_input, set_output
 from trt_opt.graph.surgeon import constant_values
 from trt_opt.passes.base import GraphEdit
-from trt_opt.passes.emitter import Emitter, Operand
+from trt_opt.passes.emitter import Emitter
 from trt_opt.passes.integers.integer_types import CARRIERS, LACKING, carried
 from trt_opt.passes.integers.widening_rules import RULES, Operation, carried_from_cast, why_not
+from trt_opt.passes.node_pass import take_over
 
 REFUSED_ON_INT8 = frozenset({"Mod", "Clip"})
 """Operators of the rules that TensorRT refuses on INT8, which it otherwise has."""
@@ -207,7 +208,7 @@ class IntegerWidening:
         results = RULES[node.op](Operation(node, emit, inputs, types, dtype))
         for output, result, made_type in zip(node.outputs, results, made_types, strict=False):
             if output.name:
-                _write(emit, result, self.twins[id(output)] if made_type else output)
+                take_over(self.twins[id(output)] if made_type else output, result, emit)
         self.made[id(graph)] += emit.nodes
         self.edit.changed(node, f"{node.op} of {dtype} computed in {CARRIERS[dtype]}")
 
@@ -239,18 +240,6 @@ class IntegerWidening:
                 and id(node.outputs[0]) not in outputs
             ]
             remove_nodes(graph, dead)
-
-
-def _write(emit: Emitter, result: Operand, target: gs.Tensor) -> None:
-    """Makes the new nodes write `result` under the name of `target`; an Identity where it exists already."""
-    for made in emit.nodes:
-        for position, tensor in enumerate(made.outputs):
-            if tensor is result:
-                replace_uses(tensor, target)
-                set_output(made, position, target)
-                return
-    emit("Identity", result)
-    set_output(emit.nodes[-1], 0, target)
 
 
 def untouched_reasons(widening: IntegerWidening, names: frozenset[str] | None) -> Sequence[tuple[gs.Node, str]]:

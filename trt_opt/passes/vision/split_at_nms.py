@@ -9,12 +9,17 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from trt_opt.errors import UnsupportedModelError
 from trt_opt.graph.index import captured_names
-from trt_opt.graph.query import node_label
+from trt_opt.graph.query import all_nodes, node_label
 from trt_opt.graph.tensors import model_without_graph, subgraphs_of
 from trt_opt.graph.types import inferred_types
 from trt_opt.values.tensors import TensorSpec
 
 OPERATOR = "NonMaxSuppression"
+
+
+def has_nms(model: ModelProto) -> bool:
+    """Whether the model holds a NonMaxSuppression, nested graphs included."""
+    return any(node.op_type == OPERATOR for node in all_nodes(model))
 
 
 def split_at_nms(model: ModelProto) -> tuple[ModelProto, ModelProto]:
