@@ -24,8 +24,8 @@ TARGET = "rtx:8.6"
 ONE_IN = 24
 """Chosen are one in so many of all models, by a hash of the key, and one for every operator."""
 
-TOO_LARGE = "light/"
-"""These models take ten seconds each."""
+TOO_LONG_S = 5.0
+"""Models that take longer are not chosen."""
 
 CHUNKS = 10
 VERDICTS = ("refused", "options", "default")
@@ -75,14 +75,14 @@ def verdict(record: Mapping[str, Any]) -> str:
 
 def chosen(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The keys of the part: see ONE_IN; for an operator a model that gets through, where there is one."""
-    keys = sorted((key for key in records if not key.startswith(TOO_LARGE)), key=_hash)
-    part = {key for key in keys if _hash(key) % ONE_IN == 0}
-    for verdicts in (VERDICTS[1:], VERDICTS[:1]):
-        for key in keys:
-            if verdict(records[key]) in verdicts:
-                known = {name for other in part for name in records[other].get("operators", ())}
-                part |= {key} if set(records[key].get("operators", ())) - known else set()
-    return sorted(part)
+    short = [key for key in records if records[key].get("seconds", 0.0) <= TOO_LONG_S]
+    part = [key for key in short if _hash(key) % ONE_IN == 0]
+    known = {name for key in part for name in records[key].get("operators", ())}
+    for key in sorted(short, key=lambda key: (verdict(records[key]) == "refused", _hash(key))):
+        if not known.issuperset(records[key].get("operators", ())):
+            part.append(key)
+            known |= set(records[key]["operators"])
+    return sorted(set(part))
 
 
 def _hash(key: str) -> int:

@@ -35,8 +35,9 @@ class FloorModToFmod(NodePass):
 
     def wants(self, node: gs.Node, edit: GraphEdit) -> bool:
         """Only those with fmod=0, and not of the integers that TensorRT has arithmetic for."""
-        taken = node.attrs.get("fmod", 0) or edit.dtype(node.inputs[0]) in {"int32", "int64"}
-        return not taken and super().wants(node, edit)
+        if not super().wants(node, edit):
+            return False
+        return not node.attrs.get("fmod", 0) and edit.dtype(node.inputs[0]) not in {"int32", "int64"}
 
     def replacement(self, node: gs.Node, emit: Emitter) -> Sequence[gs.Tensor]:
         """See the class."""
