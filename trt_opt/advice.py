@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from onnx import ModelProto
 
+from trt_opt.blame import OF_ONNX_RUNTIME_ALONE
 from trt_opt.graph.build_time_inputs import BUILD_TIME_INPUTS, build_time_inputs
 from trt_opt.passes import PASSES
 from trt_opt.values.rewriting import PassReport
@@ -26,6 +27,11 @@ _BY_TYPE = {
 }
 
 _FP8 = "8-bit floats need compute capability 8.9 (--target rtx:8.9), and Casts to them --fp8-as-qdq"
+
+_WITHOUT_ONNX_RUNTIME = (
+    "export the model without ONNX Runtime's fusions; a quantised one with QuantizeLinear and DequantizeLinear "
+    "(quant_format=QDQ), not as QOperator"
+)
 
 _BY_OPERATOR = {
     "NonMaxSuppression": "--nms split cuts it out, and what follows becomes a model of its own; TensorRT proper has it",
@@ -78,8 +84,11 @@ def _hint(entry: RefusedNode, told: dict[str, str]) -> str:
         return _BY_OPERATOR[entry.op_type]
     if entry.node in told:
         return told[entry.node]
-    place = f" {entry.node!r}" if entry.node else ""
-    return f"export the model without this operator, or cut it before{place} and run the rest on ONNX Runtime"
+    if OF_ONNX_RUNTIME_ALONE in entry.reason:
+        return _WITHOUT_ONNX_RUNTIME
+    if not entry.node:
+        return "cut the model in parts to find what it is about, and export that part differently"
+    return f"export the model without this operator, or cut it before {entry.node!r} and run the rest on ONNX Runtime"
 
 
 def _hint_for_end(entry: RefusedNode) -> str:

@@ -7,14 +7,13 @@ import onnx
 from graphs import model_of, node, weights
 from onnx import TensorProto, helper
 
-from trt_opt.acceptance import (
-    TableJudge,
+from trt_opt.acceptance import TableJudge, trial_options
+from trt_opt.blame import (
     foreign_nodes,
     is_left_to_the_builder,
     misread_by_parser,
     refused_by_builder,
     refused_by_parser,
-    trial_options,
     untypable_ends,
 )
 from trt_opt.errors import UnsupportedModelError

@@ -32,6 +32,7 @@ RANKS = {
     "conversions": 4,
     "acceptance": 4,
     "advice": 4,
+    "blame": 4,
     "buildable": 4,
     "ends": 4,
     "made_up_samples": 4,

@@ -17,6 +17,8 @@ from trt_opt.values.tensors import TensorSpec
 SEED = 0
 """Every walk and every machine sees the same numbers."""
 
+_OTHERWISE = "where there is no such option: data.npz with one array per input"
+
 
 class RandomDataset:
     """N seeded random feeds.
@@ -76,7 +78,8 @@ def _shape_of(spec: TensorSpec, given: Shape | None) -> Shape:
         check_shape(given, spec, "the shape given for random data")
         return given
     if spec.shape is None:
-        raise DataError(f"random data for {spec} need a shape", hint=f"--opt-shapes {spec.name}:1x3x224x224")
+        hint = f"--opt-shapes {spec.name}:1x3x224x224, or {_OTHERWISE}"
+        raise DataError(f"random data for {spec} need a shape", hint=hint)
     sizes = list(spec.shape)
     if sizes and not isinstance(sizes[0], int):
         sizes[0] = 1
@@ -85,7 +88,7 @@ def _shape_of(spec: TensorSpec, given: Shape | None) -> Shape:
         example = "x".join(str(size) if isinstance(size, int) else f"<{size}>" for size in sizes)
         raise DataError(
             f"random data for {spec} need sizes for its dynamic dimensions",
-            hint=f"--opt-shapes {spec.name}:{example} with numbers for the names",
+            hint=f"--opt-shapes {spec.name}:{example} with numbers for the names, or {_OTHERWISE}",
         )
     return fixed
 

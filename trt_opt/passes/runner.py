@@ -95,12 +95,12 @@ class _Judge:
         self.first_model = self.latest_model = model
         self.first = self.latest = run_model(model, samples) if samples else ()
         self.by_reference = False
-        self.known_operators_only, self.shapes = _strictest_check(model)
+        self.known_operators_only, self.shapes, self.broken_rule = _strictest_check(model)
 
     def why_refused(self, model: ModelProto, name: str) -> str:
         """Why the model may not, or an empty text; its outputs are then what the next is compared with."""
         try:
-            check_model(model, name, shapes=self.shapes, known_operators_only=self.known_operators_only)
+            self._check(model, name)
             outputs = self._run(model)
         except TrtOptError as error:
             return error.what
@@ -113,6 +113,13 @@ class _Judge:
 
     def error_since_start(self) -> float:
         return difference(self.first, self.latest)[0]
+
+    def _check(self, model: ModelProto, name: str) -> None:
+        try:
+            check_model(model, name, shapes=self.shapes, known_operators_only=self.known_operators_only)
+        except TrtOptError as error:
+            if error.what != self.broken_rule:
+                raise
 
     def _run(self, model: ModelProto) -> Outputs:
         if not self.samples:
@@ -129,15 +136,20 @@ class _Judge:
         return True
 
 
-def _strictest_check(model: ModelProto) -> tuple[bool, bool]:
-    """How strictly the model can be checked: what it fails before any pass, no pass is blamed for."""
-    for known_operators_only, shapes in ((True, True), (True, False), (False, True)):
+def _strictest_check(model: ModelProto) -> tuple[bool, bool, str]:
+    """How strictly the model can be checked: what it fails before any pass, no pass is blamed for.
+
+    The text is the rule that it breaks even in the laxest check, such as an output without a shape.
+    """
+    broken = ""
+    for known_operators_only, shapes in ((True, True), (True, False), (False, True), (False, False)):
         try:
             check_model(model, "model", shapes=shapes, known_operators_only=known_operators_only)
-        except TrtOptError:
+        except TrtOptError as error:
+            broken = error.what
             continue
-        return known_operators_only, shapes
-    return False, False
+        return known_operators_only, shapes, ""
+    return False, False, broken
 
 
 class Rewriting:

@@ -15,8 +15,12 @@ from trt_opt.graph.edit import label
 from trt_opt.graph.surgeon import model_from_graph
 from trt_opt.graph.tensors import model_without_graph
 
-REFERENCE_ERRORS = (RuntimeError, ValueError, TypeError, NotImplementedError, IndexError, AttributeError, KeyError)
-"""What onnx's reference implementation raises where it has no kernel, or one that does not take what it is given."""
+REFERENCE_ERRORS = (
+    *(RuntimeError, ValueError, TypeError, NotImplementedError, IndexError, AttributeError, KeyError),
+    MemoryError,
+)
+"""What onnx's reference implementation raises where it has no kernel, one that does not take what it is given, or too
+little memory for a result."""
 
 Array = NDArray[np.generic]
 

@@ -243,12 +243,14 @@ class IntegerWidening:
 
 
 def untouched_reasons(widening: IntegerWidening, names: frozenset[str] | None) -> Sequence[tuple[gs.Node, str]]:
-    """The nodes that touch a type TensorRT lacks and have no rule, and why."""
+    """The nodes of ONNX's own operators that touch a type TensorRT lacks and have no rule, and why."""
     found = []
     for graph in widening.graphs:
         for node in graph.nodes:
             known = node.op in {"Constant", "QuantizeLinear", "DequantizeLinear"} | _WITH_GRAPHS
-            if known or not widening.touches(node) or (names is not None and label(node) not in names):
+            if known or node.domain not in {None, "", "ai.onnx"} or not widening.touches(node):
+                continue
+            if names is not None and label(node) not in names:
                 continue
             dtypes = [widening.edit.dtype(tensor) for tensor in (*node.inputs, *node.outputs) if tensor.name]
             reason = why_not(node, dtypes)
