@@ -31,7 +31,13 @@ def report_of(records: Sequence[Record], target: str) -> str:
         "",
         *_totals(records),
         "",
-        "## What made them buildable",
+        "## By class",
+        "",
+        "Models refused as they are and verified now, by the folder of `trt_opt/passes` whose passes changed them.",
+        "",
+        *_classes(records),
+        "",
+        "## By pass",
         "",
         "Models that are verified now and were refused as they are, by the passes that changed them, the clean-up "
         "passes aside.",
@@ -87,6 +93,39 @@ def _gains(records: Sequence[Record]) -> list[str]:
         gained[" + ".join(passes), options] += 1
     lines = ["| passes | options | models |", "|---|---|---|"]
     return lines + [f"| {passes} | {options} | {count} |" for (passes, options), count in gained.most_common()]
+
+
+def _classes(records: Sequence[Record]) -> list[str]:
+    """The same by class: the folders of `trt_opt/passes` that the passes come from, or the options that were needed."""
+    gained: Counter[str] = Counter()
+    for record in records:
+        if record.get("before") or not with_options(record):
+            continue
+        if by_default(record):
+            gained[" + ".join(_folders(record["passes"]))] += 1
+        else:
+            gained[f"only with {_options_used(record['with_options']['options'])}"] += 1
+    running = sum(1 for record in records if record.get("before"))
+    lines = [
+        "| class | models | running share |",
+        "|---|---|---|",
+        f"| as they are | {running} | {_share(running, records)} |",
+    ]
+    for name, count in gained.most_common():
+        running += count
+        lines.append(f"| {name} | {count} | {_share(running, records)} |")
+    return lines
+
+
+def _share(count: int, records: Sequence[Record]) -> str:
+    return f"{100 * count / max(1, len(records)):.1f} %"
+
+
+def _folders(names: Sequence[str]) -> list[str]:
+    from trt_opt.passes import PASSES, REPAIRS
+
+    found = sorted({type(REPAIRS[name]).__module__.split(".")[2] for name in names if name in REPAIRS})
+    return found or (["opset conversion"] if any(name not in PASSES for name in names) else ["clean_up"])
 
 
 def _options_used(text: str) -> str:
