@@ -43,10 +43,11 @@ class NodePass(GraphPass):
 
     def run(self, model: ModelProto) -> tuple[ModelProto, PassReport]:
         """Imports the graph only where a node that may be wanted is in it."""
-        may_misread = type(self).misread is not NodePass.misread
+        kind = type(self)
+        decides_itself = kind.misread is not NodePass.misread or kind.wants is not NodePass.wants
         for node in all_nodes(model):
             if operator_of(node.op_type, node.domain) in self.operators and (
-                self.refused is None or node.name in self.refused or may_misread
+                self.refused is None or node.name in self.refused or decides_itself
             ):
                 return super().run(model)
         return model, PassReport(self.name)
