@@ -49,7 +49,7 @@ NODES_PER_BLOCK = 20
 HEADER = """# What a rewrite costs
 
 A model as exporters write it (convolutions whose constants are Constant nodes, shapes computed node by node, now and
-then a pooling that TensorRT-RTX refuses) at several sizes. Each measurement is a process of its own; {repeat} turns,
+then a pooling that TensorRT-RTX refuses) at several sizes. Each measurement is a process of its own; turns: {repeat},
 medians. **floor**: parse the file, onnx's checker, one shape inference. **rewrite**: all of `trt-opt rewrite`, with the
 real parser and builder in their child process, every pass checked and compared in ONNX Runtime. **builder**: the one
 build of the result that a rewrite ends with, alone, its process included. **Polygraphy**: its constant folding alone,
