@@ -189,7 +189,13 @@ class EngineStore:
         """Renames a folder into place, over whatever is there unless it came meanwhile and is good."""
         try:
             for _ in range(100):
-                entry.path.parent.mkdir(exist_ok=True)
+                try:
+                    entry.path.parent.mkdir(exist_ok=True)
+                except FileExistsError:
+                    # Another build removed the empty folder between two looks at it; a file in the way stays.
+                    if entry.path.parent.is_file():
+                        raise
+                    continue
                 now = _inode(entry.path)
                 if now is not None and now != before and not self.verify(entry).problems:
                     return
