@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -22,13 +23,14 @@ from trt_opt.blame import (
     refused_by_parser,
     untypable_ends,
 )
-from trt_opt.errors import MissingError, UnsupportedModelError, WorkerError
+from trt_opt.errors import MissingError, TrtOptError, UnsupportedModelError, WorkerError
 from trt_opt.graph.beyond_rank import nodes_beyond_rank
 from trt_opt.graph.query import (
     all_nodes,
     graph_inputs,
 )
 from trt_opt.graph.save import save_model
+from trt_opt.guilty_node import guilty_node
 from trt_opt.values.backend import ParseReport
 from trt_opt.values.engine import BuildOptions
 from trt_opt.values.progress import Silent
@@ -41,6 +43,9 @@ from trt_opt.values.target import Target
 TABLE = "supported_operators.json"
 
 TRIAL_TIMEOUT_S = 900.0
+
+SEARCH_S = 120.0
+"""How long to look for the node that a builder does not name."""
 
 
 class Judge(Protocol):
@@ -84,6 +89,7 @@ class LibraryJudge:
         self._target = backend.target
         self._backend = backend
         self._thorough = thorough
+        self._found: dict[str, str] = {}
 
     def acceptance(self, model: ModelProto, samples: Sequence[Sample]) -> Acceptance:
         """Saves the model to a temporary file and asks about that."""
@@ -112,8 +118,41 @@ class LibraryJudge:
         try:
             self._backend.build(file, options, folder / "engine", Silent(), TRIAL_TIMEOUT_S)
         except UnsupportedModelError as error:
-            return Acceptance(str(self._target), asked, refused_by_builder(model, error), by_the_library=True)
+            blamed = refused_by_builder(model, error)
+            if self._thorough and not any(entry.node for entry in blamed):
+                blamed = self._searched(model, options, folder, blamed)
+            return Acceptance(str(self._target), asked, blamed, by_the_library=True)
         return Acceptance(str(self._target), asked, (), by_the_library=True, built=True)
+
+    def _searched(
+        self, model: ModelProto, options: BuildOptions, folder: Path, unnamed: tuple[RefusedNode, ...]
+    ) -> tuple[RefusedNode, ...]:
+        """The node with which the graph stops building, found by bisection; the same as before if that takes long."""
+        reason = unnamed[0].reason
+        nodes = {node.name: node for node in model.graph.node}
+        if self._found.get(reason) in nodes:
+            return (refused(nodes[self._found[reason]], reason),)
+        deadline = time.monotonic() + SEARCH_S
+
+        def builds(prefix: ModelProto) -> bool:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            save_model(prefix, folder / "prefix.onnx")
+            try:
+                self._backend.build(folder / "prefix.onnx", options, folder / "engine", Silent(), left)
+            except TrtOptError:
+                return False
+            return True
+
+        try:
+            guilty = guilty_node(model, builds)
+        except TimeoutError:
+            return unnamed
+        if guilty is None:
+            return unnamed
+        self._found[reason] = guilty.name
+        return (refused(guilty, reason),)
 
 
 class TableJudge:

@@ -62,7 +62,9 @@ def rewritten_file(request: RewriteRequest, progress: Progress) -> RewriteReport
     if asked.tail is not None:
         _free(tail_file, force=request.force)
     model = runnable(asked.model)
-    data = _opened(request.data, request.preprocess, model) if request.data else ()
+    if request.preprocess and request.data is None:
+        raise RequestError("--preprocess says how images become inputs, and there are none", hint="--data FOLDER")
+    data = () if request.data is None else _opened(request.data, request.preprocess, model)
     samples = tuple(islice(data, SAMPLES_FOR_PASSES))
     choice = PassChoice(request.only, request.skip, request.ends.passes)
     with judge_for(target_or_default(request.target), thorough=True) as judge:
@@ -159,7 +161,13 @@ def _opened(source: str, preprocess: str | None, model: onnx.ModelProto) -> Data
 
 def _free(output: Path, *, force: bool) -> Path:
     """The output path, if it may be written."""
-    if output.exists() and not force:
+    try:
+        is_folder, exists = output.is_dir() or not output.name, output.exists()
+    except OSError as error:
+        raise RequestError(f"no file can be called so ({error.strerror})", where=f"{str(output)[:80]}…") from error
+    if is_folder:
+        raise RequestError("this is a folder, not a file", where=str(output), hint="name the file to write")
+    if exists and not force:
         raise RequestError("the output file exists already", where=str(output), hint="--force overwrites it")
     if not output.parent.is_dir():
         raise RequestError("the folder to write into does not exist", where=str(output.parent))

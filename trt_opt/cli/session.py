@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
@@ -28,6 +29,9 @@ R = TypeVar("R")
 INTERRUPTED = 130
 """128 + SIGINT, what shells expect of an interrupted program."""
 
+
+READER_GONE = 141
+"""128 + SIGPIPE."""
 
 LONGEST_LOG_BYTES = 8_000_000
 
@@ -65,7 +69,9 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         with _streams(wants_json=bool(kwargs.get("json"))) as current, _termination_as_interrupt():
             _current.append(current)
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+                current.out.flush()
+                return result
             except TrtOptError as error:
                 _tell(error, current)
                 raise typer.Exit(error.exit_code) from error
@@ -74,6 +80,11 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             except KeyboardInterrupt:
                 current.err.write("interrupted: nothing was left half-done\n")
                 raise typer.Exit(INTERRUPTED) from None
+            except OSError as error:
+                if _told_nobody(error, current):
+                    raise typer.Exit(READER_GONE if error.errno == errno.EPIPE else 4) from error
+                _tell_defect(error, current)
+                raise typer.Exit(4) from error
             except MemoryError as error:
                 current.err.write("error: out of memory\n  try: a smaller model or smaller batches\n")
                 raise typer.Exit(4) from error
@@ -124,6 +135,18 @@ def _termination_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _told_nobody(error: OSError, current: Session) -> bool:
+    """Whether the result could not be written: its reader has gone, as `head` does, or the disk is full."""
+    if error.errno not in {errno.EPIPE, errno.ENOSPC} or current.out is sys.stdout:
+        return False
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, current.out.fileno())
+    os.close(sink)
+    if error.errno == errno.ENOSPC:
+        current.err.write("error: the result cannot be written to stdout: the disk is full\n")
+    return True
 
 
 def _tell_defect(error: Exception, current: Session) -> None:

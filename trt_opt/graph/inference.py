@@ -12,6 +12,11 @@ from trt_opt.graph.tensors import graphs_of
 _LARGEST_PROPAGATED_SHAPE = 1 << 16
 _LARGEST_RANK = 8
 
+_LARGEST_VECTOR = 1 << 20
+"""onnx takes some 200 bytes per element of a one-dimensional tensor whose values it follows."""
+
+_MAKE_LONG_VECTORS = frozenset({"ConstantOfShape", "Expand", "Pad", "Range", "Resize", "Tile", "Upsample"})
+
 
 def inferred(light: ModelProto) -> ModelProto:
     """The model with all shapes ONNX can tell, its own claims included; the model itself where inference raises."""
@@ -32,12 +37,15 @@ def _is_safe_to_propagate(light: ModelProto) -> bool:
     """Whether onnx can follow the values of shape-like tensors through the graph.
 
     It takes every one-dimensional tensor for a shape and joins the lists of dimensions at each Concat without a limit
-    (onnx 1.23): a chain of doublings takes all memory.
+    (onnx 1.23): a chain of doublings takes all memory, and so does a vector that a Tile or Range makes long.
     """
-    if _longest_shape(light, {}) <= _LARGEST_PROPAGATED_SHAPE:
+    grows = any(node.op_type in _MAKE_LONG_VECTORS for graph in graphs_of(light.graph) for node in graph.node)
+    if not grows and _longest_shape(light, {}) <= _LARGEST_PROPAGATED_SHAPE:
         return True
     graph = _infer(light, data_prop=False).graph
     lengths = {value.name: _length(value) for value in (*graph.value_info, *graph.input, *graph.output)}
+    if max((length or 0 for length in lengths.values()), default=0) > _LARGEST_VECTOR:
+        return False
     return _longest_shape(light, lengths) <= _LARGEST_PROPAGATED_SHAPE
 
 

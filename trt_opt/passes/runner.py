@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto
 
-from trt_opt.errors import TrtOptError
+from trt_opt.errors import TrtOptError, UnsupportedModelError
 from trt_opt.graph.check import check_model
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.query import count_nodes
@@ -120,6 +120,9 @@ class _Judge:
         except TrtOptError as error:
             if error.what != self.broken_rule:
                 raise
+            if not self.samples:
+                what = f"the model breaks a rule of ONNX as it is, and nothing could be compared: {error.what}"
+                raise UnsupportedModelError(what) from error
 
     def _run(self, model: ModelProto) -> Outputs:
         if not self.samples:

@@ -59,7 +59,7 @@ def _target(report: RewriteReport, before: Acceptance, after: Acceptance) -> Ite
         yield f"then       {after.asked} {_told(after)}"
     for entry in after.refused[:MOST]:
         if entry.hint:
-            yield f"           {entry.op_type} {entry.node!r}: try {entry.hint}"
+            yield f"           {entry.title}: try {entry.hint}"
     yield from (f"note       {note}" for note in after.notes)
 
 
@@ -69,7 +69,7 @@ def _told(found: Acceptance) -> str:
 
 
 def _refused(entries: tuple[RefusedNode, ...]) -> Iterator[str]:
-    yield from (f"           {entry.op_type} {entry.node!r}: {entry.reason}" for entry in entries[:MOST])
+    yield from (f"           {entry.title}: {entry.reason}" for entry in entries[:MOST])
     if len(entries) > MOST:
         yield f"           and {len(entries) - MOST} more: --json lists them"
 

@@ -43,7 +43,7 @@ def _acceptance(found: Acceptance) -> Iterator[str]:
         doubt = "" if found.by_the_library else ", as far as that tells"
         yield f"target     {found.target}: accepted by {found.asked}{doubt}"
     for entry in found.refused[:MOST]:
-        yield f"refused    {entry.op_type} {entry.node!r}: {entry.reason}"
+        yield f"refused    {entry.title}: {entry.reason}"
         if entry.hint:
             yield f"           try: {entry.hint}"
     if len(found.refused) > MOST:

@@ -58,3 +58,8 @@ class RefusedNode:
     op_type: str
     reason: str
     hint: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Operator and name as messages show them."""
+        return f"{self.op_type} {self.node!r}".strip() if self.node else self.op_type or "the model"

@@ -79,7 +79,11 @@ def _from_file(path: Path) -> dict[str, Array]:
     if path.suffix != ".npz":
         raise RequestError(f"{str(path)!r} is no value for an input", hint=_FORMS)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # NumPy leaves files open that it fails on.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("this is a single array, without a name")
             return {name: archive[name] for name in archive.files}
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise RequestError(f"cannot read the values to freeze: {error}", where=str(path)) from error
