@@ -25,10 +25,7 @@ from trt_opt.blame import (
 )
 from trt_opt.errors import MissingError, TrtOptError, UnsupportedModelError, WorkerError
 from trt_opt.graph.beyond_rank import nodes_beyond_rank
-from trt_opt.graph.query import (
-    all_nodes,
-    graph_inputs,
-)
+from trt_opt.graph.query import all_nodes, graph_inputs
 from trt_opt.graph.save import save_model
 from trt_opt.guilty_node import guilty_node
 from trt_opt.values.backend import ParseReport

@@ -83,6 +83,7 @@ def made_buildable(
     asked = [*REPAIRS.values(), *(ON_REQUEST[name] for name in choice.on_request)]
     repairs = [entry for entry in asked if not choice.only and entry.name not in choice.skip]
     rewriting = Rewriting(named, compared, progress)
+    judge = _Remembering(judge)
     progress.start("rewrite", None, "passes")
     before = judge.acceptance(named, compared)
     rewriting.run(clean_up)
@@ -97,6 +98,20 @@ def made_buildable(
     )
     hinted = replace(after, refused=with_hints(after.refused, report.passes, rewriting.model))
     return rewriting.model, replace(report, after=hinted)
+
+
+class _Remembering:
+    """Does not ask twice about the model it was asked about last: every question may cost a build."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._last: tuple[ModelProto, Acceptance] | None = None
+
+    def acceptance(self, model: ModelProto, samples: Sequence[Sample]) -> Acceptance:
+        """The answer, asked for or remembered; the samples are the same in one rewrite."""
+        if self._last is None or self._last[0] is not model:
+            self._last = model, self._judge.acceptance(model, samples)
+        return self._last[1]
 
 
 def require_accepted(report: RewriteReport) -> None:

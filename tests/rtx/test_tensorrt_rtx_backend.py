@@ -54,12 +54,12 @@ def test_a_model_becomes_an_engine(backend: TensorRTRTXBackend, tmp_path: Path) 
 
 
 def test_the_parser_names_the_node_it_refuses(backend: TensorRTRTXBackend, tmp_path: Path) -> None:
-    """The report names node and operator; asking for more than a report is an error that names them too."""
+    """The report names node and operator; asking for an engine is an error that names them too."""
     file = saved(with_an_operator_tensorrt_lacks(), tmp_path)
     refused = backend.parse(file).refused
     assert [(entry.node, entry.op_type) for entry in refused] == [("unique_values", "Unique")]
     with pytest.raises(UnsupportedModelError, match=r"unique_values.*Unique"):
-        backend.require_parsable(file)
+        backend.build(file, OPTIONS, tmp_path / "model.engine", Silent(), 300)
 
 
 def test_the_child_serves_on_after_a_refusal(backend: TensorRTRTXBackend, tmp_path: Path) -> None:

@@ -39,9 +39,6 @@ class Backend(Protocol):
     def parse(self, model: Path, operators: Iterable[str] = ()) -> ParseReport:
         """Asks the parser, and which of the operators it has an importer for."""
 
-    def require_parsable(self, model: Path) -> ParseReport:
-        """Asks the parser, and takes no for an error."""
-
     def build(
         self, model: Path, options: BuildOptions, engine: Path, progress: Progress, timeout_s: float
     ) -> BuiltEngine:

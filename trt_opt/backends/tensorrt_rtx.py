@@ -77,17 +77,6 @@ class TensorRTRTXBackend:
             shape_inputs=tuple(found["shape_inputs"]),
         )
 
-    def require_parsable(self, model: Path) -> ParseReport:
-        """Asks the real parser, and takes no for an error.
-
-        Raises:
-            UnsupportedModelError: The parser refuses a node.
-        """
-        report = self.parse(model)
-        if report.refused:
-            raise self._refusal(report.refused, "parser")
-        return report
-
     def build(
         self, model: Path, options: BuildOptions, engine: Path, progress: Progress, timeout_s: float
     ) -> BuiltEngine:
@@ -110,7 +99,7 @@ class TensorRTRTXBackend:
             found = self._ask("build", request, timeout_s, progress)
         except FailedRequestError as error:
             if error.nodes:
-                raise self._refusal(tuple(_refused(entry) for entry in error.nodes), "builder") from error
+                raise self._refusal(tuple(_refused(entry) for entry in error.nodes)) from error
             if error.kind == "OSError":
                 raise StorageError(f"the engine cannot be written: {error}", where=str(engine.parent)) from error
             raise StageError(f"the builder failed: {error}") from error
@@ -134,7 +123,7 @@ class TensorRTRTXBackend:
             self._worker = _worker().__enter__()
             raise
 
-    def _refusal(self, refused: tuple[RefusedNode, ...], who: str) -> UnsupportedModelError:
+    def _refusal(self, refused: tuple[RefusedNode, ...]) -> UnsupportedModelError:
         first = refused[0]
         place = f"node {first.node!r} ({first.op_type})" if first.op_type else None
         more = f" (and {len(refused) - 1} more nodes)" if len(refused) > 1 else ""
@@ -142,7 +131,7 @@ class TensorRTRTXBackend:
         if (7, 5) in self._target.capabilities and "Turing" in first.reason:
             hint = "Turing has no FP32 GEMM in TensorRT-RTX: build with --fp16, or leave 7.5 out of --target"
         return UnsupportedModelError(
-            f"the {who} of {self.library} refuses it: {first.reason}{more}",
+            f"the builder of {self.library} refuses it: {first.reason}{more}",
             where=place,
             hint=hint,
             nodes=tuple((node.node, node.op_type, node.reason) for node in refused),

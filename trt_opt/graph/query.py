@@ -86,25 +86,6 @@ def value_types(model: ModelProto) -> dict[str, TensorSpec]:
     return known
 
 
-def static_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
-    """The fully known shapes of the main graph's tensors, as they follow from the graph's inputs: name → shape.
-
-    What the file declares of inner tensors and outputs is not trusted: converters leave wrong shapes behind.
-    """
-    light = without_large_tensors(model)
-    del light.graph.value_info[:]
-    for value in light.graph.output:
-        value.type.tensor_type.ClearField("shape") if value.type.HasField("tensor_type") else None
-    types = inferred(light).graph
-    known: dict[str, tuple[int, ...]] = {}
-    for value in (*types.value_info, *types.output, *types.input):
-        shape = _shape_of(value.type) if value.type.HasField("tensor_type") else None
-        if shape is not None and all(isinstance(size, int) for size in shape):
-            known[value.name] = tuple(int(size) for size in shape)
-    known.update((tensor.name, tuple(tensor.dims)) for tensor in model.graph.initializer)
-    return known
-
-
 def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
     """The nodes of the graph and of everything nested in it; bodies of model-local functions are left out."""
     for graph in graphs_of(model.graph):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping
 
 from onnx import GraphProto, ModelProto, NodeProto
 
@@ -37,14 +38,15 @@ def _likenesses(model: ModelProto, operators: set[str]) -> Iterator[tuple[NodePr
     types = inferred_types(model)
     outer = types[0]
     main = {tensor.name for tensor in model.graph.initializer}
-    for graph, known in zip(graphs_of(model.graph), types, strict=True):
+    for graph, own in zip(graphs_of(model.graph), types, strict=True):
+        known = ChainMap(own, outer)
         constants = main | _constants(graph)
         for node in graph.node:
             if node.op_type in operators and not any(True for _ in subgraphs_of(node)):
-                yield node, _likeness(node, {**outer, **known} if known is not outer else known, constants)
+                yield node, _likeness(node, known, constants)
 
 
-def _likeness(node: NodeProto, types: dict[str, TensorSpec], constants: set[str]) -> Likeness:
+def _likeness(node: NodeProto, types: Mapping[str, TensorSpec], constants: set[str]) -> Likeness:
     inputs = []
     for name in node.input:
         spec = types.get(name)

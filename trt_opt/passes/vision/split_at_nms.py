@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from trt_opt.errors import UnsupportedModelError
 from trt_opt.graph.index import captured_names
-from trt_opt.graph.query import all_nodes, node_label
+from trt_opt.graph.query import all_nodes
 from trt_opt.graph.tensors import model_without_graph, subgraphs_of
 from trt_opt.graph.types import inferred_types
 from trt_opt.values.tensors import TensorSpec
@@ -61,11 +61,6 @@ def split_at_nms(model: ModelProto) -> tuple[ModelProto, ModelProto]:
     tail_inputs = [*crossing, *(value for value in model.graph.input if value.name in given & read)]
     rest = [value for value in model.graph.output if value.name in made_in_tail]
     return engine, _part(model, [*copied, *tail_nodes], tail_inputs, rest)
-
-
-def tail_operators(model: ModelProto) -> tuple[str, ...]:
-    """The names of the nodes that `split_at_nms` would take out, in order."""
-    return tuple(node_label(node) for node in _dependent(model))
 
 
 def _dependent(model: ModelProto) -> list[NodeProto]:
