@@ -23,6 +23,7 @@ from trt_opt.graph.load import load_model
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.opset import converted_to_opset, with_standard_operators
 from trt_opt.graph.query import graph_inputs, opset
+from trt_opt.quantize.methods import METHODS
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, is_quantized, least_opset
 from trt_opt.recipe import Recipe
 from trt_opt.values.calibration import CalibrationTable
@@ -74,7 +75,12 @@ def data_sets(recipe: Recipe, model: onnx.ModelProto) -> DataSets:
         RequestError: INT8 was asked for without data or a table.
         DataError: The data do not fit.
     """
-    if recipe.int8 and recipe.calib_data is None and recipe.table is None:
+    if (
+        recipe.method is not None
+        and METHODS[recipe.method].needs_data
+        and recipe.calib_data is None
+        and recipe.table is None
+    ):
         raise RequestError(
             "INT8 needs calibration data: samples like those the model will see",
             hint="--calib-data DATA.npz, a folder of .npz files or images (with --preprocess), module:function; "
@@ -132,7 +138,15 @@ def runnable(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def precision_request(recipe: Recipe) -> PrecisionRequest:
     """The recipe's part about precision."""
-    return PrecisionRequest(recipe.int8, recipe.wants_fp16, recipe.io_fp16, recipe.exclude, recipe.activation_products)
+    return PrecisionRequest(
+        method=recipe.method,
+        fp16=recipe.wants_fp16,
+        io_fp16=recipe.io_fp16,
+        exclude=recipe.exclude,
+        activation_products=recipe.activation_products,
+        weights=recipe.weights,
+        block_size=recipe.block_size,
+    )
 
 
 def ranges_table(

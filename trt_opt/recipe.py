@@ -14,6 +14,7 @@ from calibrators import CalibratorError, calibrator_from_text
 from trt_opt.build.manifest import read_manifest
 from trt_opt.ends import EndsRequest
 from trt_opt.errors import RecipeError, RequestError
+from trt_opt.quantize.methods import method_called
 from trt_opt.values.codec import plain_from_value
 from trt_opt.values.engine import Manifest
 from trt_opt.values.shapes import shapes_from_text
@@ -23,6 +24,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+WEIGHT_TYPES = ("int8", "int4")
+ZERO_POINTS = ("fold", "regrid")
 
 PATHS = ("model", "calib_data", "eval_data", "output", "table")
 
@@ -34,7 +38,13 @@ class Recipe:
     Attributes:
         model: The ONNX file.
         int8: INT8 where the placement policy says so.
-        fp16: FP16 elsewhere; None means yes with `int8`, no without.
+        quantization: The quantisation method, a name of `quantize.methods.METHODS`; None means "static" with `int8`.
+        weights: What "weights-only" stores: "int8" or "int4".
+        block_size: How many INT4 weights share one scale.
+        zero_points: What becomes of the zero-points of a model that comes quantised: "fold" keeps its grids and moves
+            the zero-points into biases, "regrid" chooses symmetric grids.
+        image_input: With "full-integer": a UINT8 NHWC image goes in, its preprocessing is part of the engine.
+        fp16: FP16 elsewhere; None means yes with quantisation, no without.
         io_fp16: FP16 graph inputs and outputs.
         calib_data: What INT8 ranges come from.
         eval_data: What accuracy is measured on.
@@ -62,6 +72,11 @@ class Recipe:
 
     model: str
     int8: bool = False
+    quantization: str | None = None
+    weights: str = "int8"
+    block_size: int = 128
+    zero_points: str = "fold"
+    image_input: bool = False
     fp16: bool | None = None
     io_fp16: bool = False
     calib_data: str | None = None
@@ -110,6 +125,14 @@ class Recipe:
         if self.target is not None:
             target_from_text(self.target)
         _ = self.ends
+        if self.method is not None:
+            method_called(self.method)
+        for name, value, known in (
+            ("weights", self.weights, WEIGHT_TYPES),
+            ("zero-points", self.zero_points, ZERO_POINTS),
+        ):
+            if value not in known:
+                raise RequestError(f"there is no --{name} {value}", hint=f"one of {', '.join(known)}")
         for text in (self.min_shapes, self.opt_shapes, self.max_shapes):
             shapes_from_text(text or "")
 
@@ -121,7 +144,12 @@ class Recipe:
     @property
     def wants_fp16(self) -> bool:
         """Whether layers that are not INT8 run in FP16."""
-        return self.int8 if self.fp16 is None else self.fp16
+        return self.method is not None if self.fp16 is None else self.fp16
+
+    @property
+    def method(self) -> str | None:
+        """The quantisation method; None where none was asked for."""
+        return self.quantization or ("static" if self.int8 else None)
 
 
 def recipe_from_file(path: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _prepared(path: Path, model: onnx.ModelProto, target: Target, progress: Prog
 
 def _layers(model: onnx.ModelProto, notes: list[str]) -> tuple[LayerDecision, ...]:
     try:
-        layers = float_graph(model, PrecisionRequest(int8=True)).placement.layers
+        layers = float_graph(model, PrecisionRequest(method="static")).placement.layers
     except TrtOptError as error:
         notes.append(f"INT8: {error}")
         return ()

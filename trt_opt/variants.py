@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -30,14 +30,17 @@ class GraphVariant:
 def graph_variants(
     graph: FloatGraph, final: QuantizedGraph, ranges: Mapping[str, TensorRange], *, baselines: bool
 ) -> tuple[GraphVariant, ...]:
-    """The float graph, the FP16 one, and the one asked for, last; without `baselines` only the last."""
-    variants = [GraphVariant("FP32", graph.model)]
+    """The float graph, the FP16 one, and the one asked for, last; without `baselines` only the last.
+
+    A model that came quantised has no float graph: it is shown without and with FP16 in what is left.
+    """
     request = graph.request
-    if request.int8 and request.fp16:
+    variants = [GraphVariant(replace(graph, request=PrecisionRequest()).name, graph.model)]
+    if request.method is not None and request.fp16:
         half = quantized_graph(float_graph(graph.model, PrecisionRequest(fp16=True)), ranges)
         variants.append(GraphVariant("FP16", half.model))
-    if request.name != "FP32":
-        variants.append(GraphVariant(request.name, final.model))
+    if graph.name != variants[0].name:
+        variants.append(GraphVariant(graph.name, final.model))
     return tuple(variants) if baselines else (variants[-1],)
 
 

@@ -55,7 +55,7 @@ Row = dict[str, float | int | str]
 
 def prepare(folder: Path) -> None:
     """Writes the float model as `trt-opt build --int8` calibrates it, and which tensors it looks at."""
-    request = PrecisionRequest(int8=True, fp16=True)
+    request = PrecisionRequest(method="static", fp16=True)
     choice = PassChoice(least_opset=least_opset(request))
     source = source_model(Path("resnet50"), resnet50.model(), (), TableJudge(RtxTarget()), Silent(), choice=choice)
     graph = float_graph(source.rewritten, request)

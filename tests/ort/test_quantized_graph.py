@@ -58,7 +58,11 @@ def element_types(model: onnx.ModelProto) -> set[int]:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
     ("request_", "least_db"),
-    [(PrecisionRequest(fp16=True), 55.0), (PrecisionRequest(int8=True), 30.0), (PrecisionRequest(True, True), 30.0)],
+    [
+        (PrecisionRequest(fp16=True), 55.0),
+        (PrecisionRequest(method="static"), 30.0),
+        (PrecisionRequest("static", True), 30.0),
+    ],
     ids=["fp16", "int8", "int8+fp16"],
 )
 def test_the_result_computes_what_the_float_model_does(name: str, request_: PrecisionRequest, least_db: float) -> None:
@@ -72,7 +76,7 @@ def test_the_result_computes_what_the_float_model_does(name: str, request_: Prec
 def test_weights_are_stored_as_int8_with_one_scale_per_output_channel() -> None:
     """Each quantised weight is INT8 behind a DequantizeLinear with axis 0, and no float copy stays in the file."""
     model = residual_block()
-    result = quantized(model, PrecisionRequest(int8=True), feed_for(model))
+    result = quantized(model, PrecisionRequest(method="static"), feed_for(model))
     stored = {tensor.name: tensor for tensor in result.model.graph.initializer}
     assert "w1" not in stored
     scales = next(entry for entry in result.model.graph.node if entry.input[0] == "w1_int8").input[1]
@@ -83,7 +87,7 @@ def test_weights_are_stored_as_int8_with_one_scale_per_output_channel() -> None:
 def test_stored_weights_are_within_half_a_step_of_the_float_ones() -> None:
     """|w - scale · q| <= scale / 2 for every weight."""
     model = residual_block()
-    result = quantized(model, PrecisionRequest(int8=True, fp16=True), feed_for(model))
+    result = quantized(model, PrecisionRequest(method="static", fp16=True), feed_for(model))
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in result.model.graph.initializer}
     scales = stored["w1_scale_fp16"].astype(np.float64).reshape(-1, 1, 1, 1)
     error = np.abs(weights(16, 16, 3, 3, seed=1) - scales * stored["w1_int8"])
@@ -156,7 +160,7 @@ def test_an_old_opset_is_raised_for_per_channel_scales() -> None:
     model = residual_block()
     model.opset_import[0].version = 11
     feed = feed_for(model)
-    result = quantized(model, PrecisionRequest(int8=True), feed)
+    result = quantized(model, PrecisionRequest(method="static"), feed)
     assert opset(result.model) >= 13
     assert sqnr_db(outputs_of(model, feed)["y"], outputs_of(result.model, feed)["y"]) > 30
 
@@ -166,20 +170,22 @@ def test_a_model_without_int8_layers_is_refused_with_the_reasons() -> None:
     nodes = [node("MatMul", "matmul", ["x", "w"], "y")]
     model = model_of(nodes, {"x": [4, 16]}, {"y": [4, 10]}, {"w": weights(16, 10)})
     with pytest.raises(UnsupportedModelError, match="16x10 weights"):
-        float_graph(model, PrecisionRequest(int8=True))
+        float_graph(model, PrecisionRequest(method="static"))
 
 
 def test_a_quantised_model_is_not_quantised_again() -> None:
-    """A model that holds QuantizeLinear is refused by name."""
+    """A model that holds QuantizeLinear keeps its pairs and asks for no data."""
     model = residual_block()
-    once = quantized(model, PrecisionRequest(int8=True), feed_for(model)).model
-    with pytest.raises(UnsupportedModelError, match="quantised already"):
-        float_graph(once, PrecisionRequest(int8=True))
+    once = quantized(model, PrecisionRequest(method="static"), feed_for(model)).model
+    again = float_graph(once, PrecisionRequest(method="static"))
+    assert again.came_quantized
+    assert again.taps.calibrated == ()
+    assert quantized_graph(again, {}).model == again.model
 
 
 def test_a_missing_range_is_an_error() -> None:
     """A table made for other layers is not silently completed."""
-    graph = float_graph(residual_block(), PrecisionRequest(int8=True))
+    graph = float_graph(residual_block(), PrecisionRequest(method="static"))
     with pytest.raises(StaleError, match="no range"):
         quantized_graph(graph, {})
 
@@ -188,7 +194,7 @@ def test_shared_weights_are_stored_once() -> None:
     """Two convolutions with the same weights read the same INT8 tensor."""
     nodes = [conv("conv1", "x", "a", "w"), conv("conv2", "a", "y", "w")]
     model = model_of(nodes, {"x": [1, 16, 4, 4]}, {"y": [1, 16, 4, 4]}, {"w": weights(16, 16, 3, 3)})
-    result = quantized(model, PrecisionRequest(int8=True), feed_for(model))
+    result = quantized(model, PrecisionRequest(method="static"), feed_for(model))
     assert sum(len(tensor.dims) == 4 for tensor in result.model.graph.initializer) == 1
 
 
@@ -199,7 +205,7 @@ def test_a_zero_weight_channel_stays_zero() -> None:
     nodes = [conv("conv1", "x", "y", "w")]
     model = model_of(nodes, {"x": [1, 16, 4, 4]}, {"y": [1, 16, 4, 4]}, {"w": values})
     feed = feed_for(model)
-    result = quantized(model, PrecisionRequest(int8=True, fp16=True), feed)
+    result = quantized(model, PrecisionRequest(method="static", fp16=True), feed)
     assert not outputs_of(result.model, feed)["y"][:, 3].any()
 
 
@@ -235,7 +241,9 @@ def captured_by_a_subgraph() -> onnx.ModelProto:
     return model_of(nodes, {"x": [1, 16, 4, 4]}, {"y": [1, 16, 4, 4]}, constants)
 
 
-@pytest.mark.parametrize("request_", [PrecisionRequest(fp16=True), PrecisionRequest(True, True)], ids=["fp16", "int8"])
+@pytest.mark.parametrize(
+    "request_", [PrecisionRequest(fp16=True), PrecisionRequest("static", True)], ids=["fp16", "int8"]
+)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_tensor_that_a_subgraph_reads_keeps_its_float32_form(request_: PrecisionRequest, sign: int) -> None:
     """The branches of an If stay float32 and find the tensor under its old name, whichever is taken."""
@@ -268,13 +276,13 @@ def test_weights_stored_in_8_bits_become_float_weights() -> None:
     assert [entry.op_type for entry in floats.graph.node] == ["Conv"]
     feed = feed_for(model)
     np.testing.assert_array_equal(outputs_of(model, feed)["y"], outputs_of(floats, feed)["y"])
-    assert quantized(floats, PrecisionRequest(int8=True), feed).plan.count("int8") == 1
+    assert quantized(floats, PrecisionRequest(method="static"), feed).plan.count("int8") == 1
 
 
 def test_scales_beyond_fp16_stay_float32() -> None:
     """A tensor of 1e9 keeps its layer in FP32; its scale must not become infinite on the way."""
     model = residual_block()
-    graph = float_graph(model, PrecisionRequest(int8=True, fp16=True))
+    graph = float_graph(model, PrecisionRequest(method="static", fp16=True))
     ranges = ranges_of(graph, feed_for(model))
     huge = {name: TensorRange(-1e9, 1e9, 1e9, 1) if name in ("e", "y") else found for name, found in ranges.items()}
     result = quantized_graph(graph, huge)

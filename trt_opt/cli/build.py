@@ -17,6 +17,11 @@ ShapeText = Annotated[str | None, typer.Option(help="name:1x3x224x224,…", show
 def build(
     model: options.OptionalModel = None,
     int8: options.Int8 = None,
+    quantization: options.Quantization = None,
+    weights: options.Weights = None,
+    block_size: options.BlockSize = None,
+    zero_points: options.ZeroPoints = None,
+    image_input: options.ImageInput = None,
     fp16: options.Fp16 = None,
     io_fp16: options.IoFp16 = None,
     calib_data: options.CalibData = None,

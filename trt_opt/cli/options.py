@@ -41,9 +41,33 @@ Exclude = Annotated[
 Int8 = Annotated[
     bool | None, typer.Option("--int8", help="INT8 where the placement policy says so.", show_default=False)
 ]
+Quantization = Annotated[
+    str | None,
+    typer.Option(
+        help="How to quantise: static, weights-only, full-integer, fp8, implicit.", show_default="static with --int8"
+    ),
+]
+Weights = Annotated[str | None, typer.Option(help="What weights-only stores: int8 or int4.", show_default="int8")]
+BlockSize = Annotated[int | None, typer.Option(help="INT4 weights that share one scale.", show_default="128")]
+ZeroPoints = Annotated[
+    str | None,
+    typer.Option(
+        "--zero-points",
+        help="Of a model that comes quantised: fold them into biases (same numbers), or regrid (fewer nodes).",
+        show_default="fold",
+    ),
+]
+ImageInput = Annotated[
+    bool | None,
+    typer.Option(
+        "--image-input",
+        help="With full-integer: a UINT8 NHWC image goes in, --preprocess's arithmetic is part of the engine.",
+        show_default=False,
+    ),
+]
 Fp16 = Annotated[
     bool | None,
-    typer.Option("--fp16/--no-fp16", help="FP16 for the layers that are not INT8.", show_default="yes with --int8"),
+    typer.Option("--fp16/--no-fp16", help="FP16 for the layers that are not INT8.", show_default="yes when quantising"),
 ]
 IoFp16 = Annotated[
     bool | None, typer.Option("--io-fp16", help="FP16 graph inputs and outputs too.", show_default=False)

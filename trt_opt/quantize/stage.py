@@ -16,54 +16,40 @@ from trt_opt.graph.opset import converted_to_opset
 from trt_opt.graph.query import infer_shapes, opset
 from trt_opt.quantize.fp16_cast import fp16_nodes, with_fp16
 from trt_opt.quantize.fp16_risks import extremes, risk_of, tensors_to_watch
-from trt_opt.quantize.insertion import with_qdq
 from trt_opt.quantize.lint import require_clean
-from trt_opt.quantize.placement import placement_of
+from trt_opt.quantize.methods import METHODS, method_called
+from trt_opt.quantize.quantized_models import decisions_of, is_quantized
+from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.placement import Placement, Taps
-from trt_opt.values.precision import LayerDecision, PrecisionPlan
+from trt_opt.values.precision import QUANTIZED, LayerDecision, PrecisionPlan
 
-PER_CHANNEL_OPSET = 13
-"""DequantizeLinear learnt `axis`, and with it one scale per channel, in opset 13."""
-
-FP16_SCALE_OPSET = 19
-"""QuantizeLinear takes FP16 tensors and FP16 scales from opset 19."""
-
-QUANTIZED_OPS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
-
-
-@dataclass(frozen=True, slots=True)
-class PrecisionRequest:
-    """What the user asked for.
-
-    Attributes:
-        int8: INT8 where the placement rules say so.
-        fp16: FP16 in what is left.
-        io_fp16: FP16 graph inputs and outputs too.
-        exclude: Nodes to leave in float.
-        activation_products: INT8 for MatMuls of two activations too.
-    """
-
-    int8: bool = False
-    fp16: bool = False
-    io_fp16: bool = False
-    exclude: tuple[str, ...] = ()
-    activation_products: bool = False
-
-    @property
-    def name(self) -> str:
-        """The request in a word: "INT8 + FP16", "INT8", "FP16" or "FP32"."""
-        wanted = [label for label, on in (("INT8", self.int8), ("FP16", self.fp16)) if on]
-        return " + ".join(wanted) or "FP32"
+__all__ = [
+    "FloatGraph",
+    "PrecisionRequest",
+    "QuantizedGraph",
+    "float_graph",
+    "is_quantized",
+    "least_opset",
+    "quantized_graph",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FloatGraph:
-    """A float model made ready: opset raised, node names unique, types inferred, placement decided."""
+    """A model made ready: opset raised, node names unique, types inferred, placement decided.
+
+    Attributes:
+        index: The model. It is float, or was quantised when it came and keeps its Q/DQ pairs.
+        request: The precisions asked for.
+        placement: Where quantisers go; none for a model that came quantised.
+        came_quantized: Whether the Q/DQ pairs are the model's own.
+    """
 
     index: GraphIndex
     request: PrecisionRequest
     placement: Placement
+    came_quantized: bool = False
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -73,9 +59,15 @@ class FloatGraph:
     @property
     def taps(self) -> Taps:
         """What the data pass must see before this graph can be written."""
-        calibrated = self.placement.ranges_needed if self.request.int8 else ()
+        calibrated = self.placement.ranges_needed
         watched = tensors_to_watch(self.index) if self.request.fp16 else ()
         return Taps(calibrated, tuple(name for name in watched if name not in calibrated))
+
+    @property
+    def name(self) -> str:
+        """The precisions in words: "INT8 + FP16", "INT8", "FP16" or "FP32"."""
+        labels = [_quantized_label(self)] if self.came_quantized or self.request.method is not None else []
+        return " + ".join([*labels, *(["FP16"] if self.request.fp16 else [])]) or "FP32"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,25 +80,27 @@ class QuantizedGraph:
 
 
 def float_graph(model: onnx.ModelProto, request: PrecisionRequest) -> FloatGraph:
-    """Makes a float model ready and decides where Q/DQ pairs go.
+    """Makes a model ready and decides where quantisers go.
+
+    A model that is quantised already keeps its quantisation, whatever method was asked for.
 
     Args:
-        model: A float32 model, rewritten: constants folded, batch normalisations folded.
+        model: A float32 model, rewritten (constants folded, batch normalisations folded), or an imported quantised one.
         request: The precisions asked for.
 
     Raises:
-        UnsupportedModelError: The model is quantised already, has no layer that INT8 helps, or its opset cannot be
-            raised far enough.
+        UnsupportedModelError: The model has no layer that the method helps, or its opset cannot be raised far enough.
     """
-    _refuse_quantized(model)
+    came_quantized = is_quantized(model)
+    if came_quantized:
+        request = replace(request, method=None)
     ready = with_unique_node_names(infer_shapes(_with_opset_for(model, request)))
     index = GraphIndex(ready)
-    if not request.int8:
+    if came_quantized:
+        return FloatGraph(index, request, Placement(layers=decisions_of(index)), came_quantized=True)
+    if request.method is None:
         return FloatGraph(index, request, Placement())
-    placement = placement_of(index, exclude=request.exclude, activation_products=request.activation_products)
-    if not placement.activations:
-        raise _nothing_for_int8(placement)
-    return FloatGraph(index, request, placement)
+    return FloatGraph(index, request, method_called(request.method).placement(index, request))
 
 
 def quantized_graph(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> QuantizedGraph:
@@ -120,8 +114,9 @@ def quantized_graph(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> Qu
         StaleError: A calibrated range is missing.
         ModelFileError: The result is not valid ONNX, which is a defect of this package.
     """
-    request = source.request
-    model = with_qdq(source.index, source.placement, ranges, fp16=request.fp16) if request.int8 else source.model
+    request, model = source.request, source.model
+    if request.method is not None:
+        model = METHODS[request.method].written(source.index, source.placement, ranges, request)
     layers = {layer.node: layer for layer in _layers(source)}
     kept: dict[str, str] = {}
     if request.fp16:
@@ -132,49 +127,24 @@ def quantized_graph(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> Qu
         layers = {name: _with_fp16_decision(layer, name in chosen, kept.get(name)) for name, layer in layers.items()}
     # Strict shape inference refuses some valid models (MeanVarianceNormalization); ONNX Runtime loads each graph later.
     check_model(model, "the quantised model", shapes=False)
-    if request.int8:
+    if request.method is not None:
         require_clean(model)
     return QuantizedGraph(model, PrecisionPlan(tuple(layers.values()), kept), _warnings(source, ranges))
 
 
 def least_opset(request: PrecisionRequest) -> int | None:
     """The opset that lets the request be written best; None where any will do."""
-    if not request.int8:
-        return None
-    return FP16_SCALE_OPSET if request.fp16 else PER_CHANNEL_OPSET
-
-
-def is_quantized(model: onnx.ModelProto) -> bool:
-    """Whether the model quantises activations already; weights stored in 8 bits alone do not count."""
-    return _quantized_node(model) is not None
-
-
-def _quantized_node(model: onnx.ModelProto) -> onnx.NodeProto | None:
-    for node in model.graph.node:
-        if node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear"):
-            found: onnx.NodeProto = node
-            return found
-    return None
-
-
-def _refuse_quantized(model: onnx.ModelProto) -> None:
-    node = _quantized_node(model)
-    if node is not None:
-        raise UnsupportedModelError(
-            f"{node.op_type}: the model is quantised already",
-            where=f"node {node.name or node.output[0]!r}",
-            hint="give the float model it was made from",
-        )
+    return None if request.method is None else method_called(request.method).opset_need(request).wanted
 
 
 def _with_opset_for(model: onnx.ModelProto, request: PrecisionRequest) -> onnx.ModelProto:
-    """Raises the opset as far as the Q/DQ form needs; FP16 scales are a wish, per-channel scales a must."""
-    if not request.int8:
+    """Raises the opset as far as the method's form needs."""
+    if request.method is None:
         return model
-    wanted = [FP16_SCALE_OPSET, PER_CHANNEL_OPSET] if request.fp16 else [PER_CHANNEL_OPSET]
+    need = method_called(request.method).opset_need(request)
     have = opset(model)
     failure: UnsupportedModelError | None = None
-    for version in wanted:
+    for version in (need.wanted, need.required):
         if have >= version:
             return model
         try:
@@ -182,27 +152,18 @@ def _with_opset_for(model: onnx.ModelProto, request: PrecisionRequest) -> onnx.M
         except UnsupportedModelError as error:
             failure = error
     raise UnsupportedModelError(
-        f"opset {have} cannot be raised to {PER_CHANNEL_OPSET}, which INT8 needs: {failure.what if failure else ''}",
+        f"opset {have} cannot be raised to {need.required}, which {method_called(request.method).label(request)} "
+        f"needs: {failure.what if failure else ''}",
         where=failure.where if failure else None,
-        hint=f"export the model with opset {PER_CHANNEL_OPSET} or later",
+        hint=f"export the model with opset {need.required} or later",
     ) from failure
 
 
-_NESTING = ("If", "Loop", "Scan")
-_INSIDE = "holds a graph of its own, which stays in float"
-
-
-def _nothing_for_int8(placement: Placement) -> UnsupportedModelError:
-    reasons = {layer.reason for layer in placement.layers if layer.rule != "not-a-compute-layer"}
-    reasons |= {
-        f"{layer.node!r} ({layer.op_type}) {_INSIDE}" for layer in placement.layers if layer.op_type in _NESTING
-    }
-    told = "; ".join(sorted(reasons)[:5]) or "it has no Conv, ConvTranspose, Gemm or MatMul with constant weights"
-    return UnsupportedModelError(
-        f"no layer of this model can run in INT8: {told}",
-        hint="build with --fp16",
-        nodes=tuple((layer.node, layer.op_type, layer.reason) for layer in placement.layers),
-    )
+def _quantized_label(source: FloatGraph) -> str:
+    if source.request.method is not None:
+        return METHODS[source.request.method].label(source.request)
+    found = [kind for kind in QUANTIZED if any(layer.precision == kind for layer in source.placement.layers)]
+    return found[0].upper().replace("-WEIGHTS", " weights") if found else "Q/DQ"
 
 
 def _kept_fp32(index: GraphIndex, ranges: Mapping[str, TensorRange]) -> dict[str, str]:
@@ -231,8 +192,10 @@ def _as_other(layer: LayerDecision) -> LayerDecision:
 
 
 def _with_fp16_decision(layer: LayerDecision, is_fp16: bool, risk: str | None) -> LayerDecision:
-    if layer.precision == "int8":
+    if layer.precision in ("int8", "fp8"):
         return layer
+    if layer.precision in QUANTIZED:
+        return layer if is_fp16 else replace(layer, reason=f"{layer.reason}; computes in FP32")
     if is_fp16:
         return replace(layer, precision="fp16")
     if layer.precision == "other":

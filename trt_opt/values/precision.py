@@ -8,8 +8,12 @@ from typing import Literal
 
 from trt_opt.values.samples import DataProvenance
 
-Precision = Literal["fp32", "fp16", "int8", "other"]
-"""Where "other" are nodes without a floating-point tensor: shapes, indices, masks."""
+Precision = Literal["fp32", "fp16", "int8", "fp8", "int8-weights", "int4-weights", "other"]
+"""Where "int8-weights" and "int4-weights" compute in float from weights stored so, and "other" are nodes without a
+floating-point tensor: shapes, indices, masks."""
+
+QUANTIZED: tuple[Precision, ...] = ("int8", "fp8", "int8-weights", "int4-weights")
+"""The precisions that quantisation gives, the strongest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,28 @@
+"""What the user asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionRequest:
+    """The precisions of a graph.
+
+    Attributes:
+        method: The quantisation method, by its name in `methods.METHODS`; None leaves the graph in float.
+        fp16: FP16 in what is left.
+        io_fp16: FP16 graph inputs and outputs too.
+        exclude: Nodes to leave in float.
+        activation_products: MatMuls of two activations are quantised too.
+        weights: What weights-only quantisation stores: "int8" or "int4".
+        block_size: How many INT4 weights share one scale.
+    """
+
+    method: str | None = None
+    fp16: bool = False
+    io_fp16: bool = False
+    exclude: tuple[str, ...] = ()
+    activation_products: bool = False
+    weights: str = "int8"
+    block_size: int = 128
