@@ -72,15 +72,10 @@ def data_sets(recipe: Recipe, model: onnx.ModelProto) -> DataSets:
     """Opens calibration and evaluation data and checks them against the model's inputs.
 
     Raises:
-        RequestError: INT8 was asked for without data or a table.
+        RequestError: INT8 was asked for without data or a table, and the model does not come quantised.
         DataError: The data do not fit.
     """
-    if (
-        recipe.method is not None
-        and METHODS[recipe.method].needs_data
-        and recipe.calib_data is None
-        and recipe.table is None
-    ):
+    if _lacks_data(recipe) and not is_quantized(model):
         raise RequestError(
             "INT8 needs calibration data: samples like those the model will see",
             hint="--calib-data DATA.npz, a folder of .npz files or images (with --preprocess), module:function; "
@@ -136,10 +131,19 @@ def runnable(model: onnx.ModelProto) -> onnx.ModelProto:
     return model if opset(model) >= OLDEST_OPSET else converted_to_opset(model, MODERN_OPSET)
 
 
+def _lacks_data(recipe: Recipe) -> bool:
+    """Whether the method needs ranges and there is nothing to take them from."""
+    wants = recipe.method is not None and METHODS[recipe.method].needs_data
+    return wants and recipe.calib_data is None and recipe.table is None
+
+
 def precision_request(recipe: Recipe) -> PrecisionRequest:
-    """The recipe's part about precision."""
+    """The recipe's part about precision.
+
+    Without data there is no method: only a model that comes quantised gets so far, and it keeps what it has.
+    """
     return PrecisionRequest(
-        method=recipe.method,
+        method=None if _lacks_data(recipe) else recipe.method,
         fp16=recipe.wants_fp16,
         io_fp16=recipe.io_fp16,
         exclude=recipe.exclude,

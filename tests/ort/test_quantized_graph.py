@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from ort_session import outputs_of, sqnr_db
 
-from trt_opt.errors import StaleError, UnsupportedModelError
+from trt_opt.errors import RequestError, StaleError, UnsupportedModelError
 from trt_opt.graph.float_types import widened_to_float32, with_float_weights
 from trt_opt.graph.query import opset
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, QuantizedGraph, float_graph, quantized_graph
@@ -171,6 +171,27 @@ def test_a_model_without_int8_layers_is_refused_with_the_reasons() -> None:
     model = model_of(nodes, {"x": [4, 16]}, {"y": [4, 10]}, {"w": weights(16, 10)})
     with pytest.raises(UnsupportedModelError, match="16x10 weights"):
         float_graph(model, PrecisionRequest(method="static"))
+
+
+def test_an_excluded_layer_of_a_quantised_model_reads_floats_again() -> None:
+    """Its pair and its stored weights are gone, other layers keep theirs, and the numbers come closer to float."""
+    model = residual_block()
+    feed = feed_for(model)
+    once = quantized(model, PrecisionRequest(method="static"), feed).model
+    freed = float_graph(once, PrecisionRequest(exclude=("conv3",)))
+    of_conv3 = {name: freed.index.producer(name) for name in freed.index.nodes["conv3"].input}
+    assert [maker.op_type if maker else None for maker in of_conv3.values()] == ["Relu", None]
+    assert {layer.node: layer.precision for layer in freed.placement.layers if layer.op_type == "Conv"} == {
+        "conv1": "int8",
+        "conv2": "int8",
+        "conv3": "fp32",
+    }
+    before, after = (
+        sqnr_db(outputs_of(model, feed)["y"], outputs_of(entry, feed)["y"]) for entry in (once, freed.model)
+    )
+    assert after > before
+    with pytest.raises(RequestError, match="no node is called 'conv9'"):
+        float_graph(once, PrecisionRequest(exclude=("conv9",)))
 
 
 def test_a_quantised_model_is_not_quantised_again() -> None:

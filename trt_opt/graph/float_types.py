@@ -122,7 +122,7 @@ def with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     del floats.graph.node[:]
     floats.graph.node.extend(kept)
     for node in nodes:
-        array = _dequantized(node, [numpy_helper.to_array(constants[name]) for name in node.input if name])
+        array = dequantized(node, [numpy_helper.to_array(constants[name]) for name in node.input if name])
         floats.graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
     read = {name for graph in graphs_of(floats.graph) for node in graph.node for name in node.input}
     stored = [tensor for tensor in floats.graph.initializer if tensor.name in read]
@@ -136,8 +136,8 @@ def _dequantizes_constants(node: onnx.NodeProto, constants: dict[str, TensorProt
     return node.op_type == "DequantizeLinear" and not blocked and all(name in constants for name in node.input if name)
 
 
-def _dequantized(node: onnx.NodeProto, inputs: list[NDArray[np.generic]]) -> NDArray[np.float32]:
-    """(x - zero point) · scale, in float32, as ONNX defines it."""
+def dequantized(node: onnx.NodeProto, inputs: list[NDArray[np.generic]]) -> NDArray[np.float32]:
+    """What a DequantizeLinear without blocks gives of these inputs: (x - zero point) · scale, in float32."""
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
     values, scale = inputs[0].astype(np.float32), inputs[1].astype(np.float32)
     zero = inputs[2].astype(np.float32) if len(inputs) > 2 else np.zeros_like(scale)

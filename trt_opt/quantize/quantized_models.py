@@ -8,7 +8,10 @@ from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.rules import COMPUTE_OPS
 from trt_opt.values.precision import LayerDecision
 
-QUANTIZED_OPS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
+QUANTIZED_OPS = frozenset(
+    {"QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"}
+    | {"QGemm", "QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
+)
 
 CAME_SO = "came-quantized"
 """The rule by which a layer of such a model is what it is."""
@@ -17,6 +20,12 @@ CAME_SO = "came-quantized"
 def is_quantized(model: onnx.ModelProto) -> bool:
     """Whether the model quantises activations already; weights stored in 8 bits alone do not count."""
     return any(node.op_type in QUANTIZED_OPS or node.op_type.startswith("QLinear") for node in model.graph.node)
+
+
+def stores_quantized_weights(model: onnx.ModelProto) -> bool:
+    """Whether constants are kept as integers behind DequantizeLinear."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return any(node.op_type == "DequantizeLinear" and node.input[0] in constants for node in model.graph.node)
 
 
 def decisions_of(index: GraphIndex) -> tuple[LayerDecision, ...]:

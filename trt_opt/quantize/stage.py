@@ -14,11 +14,12 @@ from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.opset import converted_to_opset
 from trt_opt.graph.query import infer_shapes, opset
+from trt_opt.quantize.exclusion import without_pairs
 from trt_opt.quantize.fp16_cast import fp16_nodes, with_fp16
 from trt_opt.quantize.fp16_risks import extremes, risk_of, tensors_to_watch
 from trt_opt.quantize.lint import require_clean
 from trt_opt.quantize.methods import METHODS, method_called
-from trt_opt.quantize.quantized_models import decisions_of, is_quantized
+from trt_opt.quantize.quantized_models import decisions_of, is_quantized, stores_quantized_weights
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.placement import Placement, Taps
@@ -91,9 +92,10 @@ def float_graph(model: onnx.ModelProto, request: PrecisionRequest) -> FloatGraph
     Raises:
         UnsupportedModelError: The model has no layer that the method helps, or its opset cannot be raised far enough.
     """
-    came_quantized = is_quantized(model)
+    came_quantized = is_quantized(model) or (request.method is None and stores_quantized_weights(model))
     if came_quantized:
         request = replace(request, method=None)
+        model = without_pairs(with_unique_node_names(model), request.exclude)
     ready = with_unique_node_names(infer_shapes(_with_opset_for(model, request)))
     index = GraphIndex(ready)
     if came_quantized:
