@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
@@ -13,12 +13,11 @@ from trt_opt.report.calibrate import data_text
 from trt_opt.report.show import size_text
 from trt_opt.values.accuracy import Comparison, TaskAccuracy
 from trt_opt.values.engine import BuildOutcome, Manifest, Variant
-from trt_opt.values.precision import LayerDecision, Precision, PrecisionPlan
+from trt_opt.values.precision import LABELS, QUANTIZED, LayerDecision, PrecisionPlan
 
 Fact = tuple[str, str]
 """A label and what it says."""
 
-LABELS: Mapping[Precision, str] = {"int8": "INT8", "fp16": "FP16", "fp32": "FP32", "other": "without floats"}
 COMPUTE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -84,16 +83,16 @@ def sqnr_text(accuracy: Comparison) -> str:
 
 def _layers(plan: PrecisionPlan) -> Iterator[Fact]:
     """Which layers are INT8, and why others are not."""
-    shown = {kind: plan.count(kind) for kind in LABELS}
-    counts = ", ".join(f"{count} {LABELS[kind]}" for kind, count in shown.items() if count or kind != "other")
-    yield "layers", f"{len(plan.layers)} nodes as asked: {counts}"
-    int8 = [layer for layer in plan.layers if layer.precision == "int8"]
-    if int8:
-        kinds = Counter(layer.op_type for layer in int8)
-        yield "INT8", ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        yield "", _names(int8)
-    left = [layer for layer in plan.layers if layer.op_type in COMPUTE_OPS and layer.precision != "int8"]
-    yield from (("float", reason) for reason in _reasons(left if int8 else []))
+    yield "layers", f"{len(plan.layers)} nodes as asked: {plan.counts}"
+    for kind in QUANTIZED:
+        layers = [layer for layer in plan.layers if layer.precision == kind]
+        if layers:
+            kinds = Counter(layer.op_type for layer in layers)
+            yield LABELS[kind], ", ".join(f"{count} {name}" for name, count in kinds.most_common())
+            yield "", _names(layers)
+    left = [layer for layer in plan.layers if layer.op_type in COMPUTE_OPS and layer.precision not in QUANTIZED]
+    some = any(layer.precision in QUANTIZED for layer in plan.layers)
+    yield from (("float", reason) for reason in _reasons(left if some else []))
     kept = [layer for layer in plan.layers if layer.rule == "fp16-risk" and layer.precision == "fp32"]
     yield from (("FP32", reason) for reason in _reasons(kept))
 

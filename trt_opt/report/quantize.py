@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trt_opt.report.calibrate import data_text
-from trt_opt.values.precision import PrecisionPlan, QuantizationReport
+from trt_opt.values.precision import LABELS, PrecisionPlan, QuantizationReport
 
 
 def plan_renderer(*, explain: bool) -> Callable[[QuantizationReport, Console], None]:
@@ -17,8 +17,7 @@ def plan_renderer(*, explain: bool) -> Callable[[QuantizationReport, Console], N
     def render(report: QuantizationReport, console: Console) -> None:
         if explain:
             console.print(_layers(report.plan))
-        counts = ", ".join(f"{report.plan.count(kind)} {kind.upper()}" for kind in ("int8", "fp16", "fp32"))
-        console.print(f"layers    {len(report.plan.layers)} nodes: {counts}", markup=False)
+        console.print(f"layers    {len(report.plan.layers)} nodes: {report.plan.counts}", markup=False)
         if report.data is not None:
             console.print(f"ranges    {data_text(report.data)}", markup=False)
         for warning in report.warnings:
@@ -33,5 +32,5 @@ def _layers(plan: PrecisionPlan) -> Table:
     for heading in ("node", "operator", "precision", "rule", "why"):
         table.add_column(heading)
     for layer in plan.layers:
-        table.add_row(layer.node, layer.op_type, layer.precision.upper(), layer.rule, layer.reason)
+        table.add_row(layer.node, layer.op_type, LABELS[layer.precision], layer.rule, layer.reason)
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from trt_opt.values.samples import DataProvenance
@@ -11,6 +12,19 @@ from trt_opt.values.samples import DataProvenance
 Precision = Literal["fp32", "fp16", "int8", "fp8", "int8-weights", "int4-weights", "other"]
 """Where "int8-weights" and "int4-weights" compute in float from weights stored so, and "other" are nodes without a
 floating-point tensor: shapes, indices, masks."""
+
+LABELS: Mapping[Precision, str] = MappingProxyType(
+    {
+        "int8": "INT8",
+        "fp8": "FP8",
+        "int8-weights": "INT8 weights",
+        "int4-weights": "INT4 weights",
+        "fp16": "FP16",
+        "fp32": "FP32",
+        "other": "without floats",
+    }
+)
+"""What people call them."""
 
 QUANTIZED: tuple[Precision, ...] = ("int8", "fp8", "int8-weights", "int4-weights")
 """The precisions that quantisation gives, the strongest first."""
@@ -50,6 +64,13 @@ class PrecisionPlan:
     def count(self, precision: Precision) -> int:
         """How many nodes run in this precision."""
         return sum(layer.precision == precision for layer in self.layers)
+
+    @property
+    def counts(self) -> str:
+        """How many nodes run in what, in words; FP32 and FP16 are named even where there are none."""
+        found = {kind: self.count(kind) for kind in LABELS}
+        named = ("int8", "fp16", "fp32")
+        return ", ".join(f"{count} {LABELS[kind]}" for kind, count in found.items() if count or kind in named)
 
 
 @dataclass(frozen=True, slots=True)
