@@ -11,6 +11,7 @@ import onnx
 from calibrators import CalibrationCache, text_from_cache
 from trt_opt.acceptance import judge_for
 from trt_opt.backends import target_or_default
+from trt_opt.backends.machine import package_versions
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.buildable import PassChoice, made_buildable
 from trt_opt.compare import Limits, compare
@@ -22,9 +23,11 @@ from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs, opset, opset_or_none
 from trt_opt.graph.save import save_model
 from trt_opt.passes.clean_up.raise_opset import RaiseOpset
-from trt_opt.preparation import SAMPLES_FOR_PASSES, loaded, precision_request, ranges_table, runnable
+from trt_opt.preparation import SAMPLES_FOR_PASSES, loaded, precision_request, ranges_table, require_method, runnable
+from trt_opt.quantize.methods.implicit import Implicit
 from trt_opt.quantize.stage import float_graph, quantized_graph
 from trt_opt.recipe import Recipe
+from trt_opt.report.integer_ends import PREPROCESSING, note_text
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.codec import json_from_value
@@ -32,6 +35,7 @@ from trt_opt.values.precision import QuantizationReport
 from trt_opt.values.progress import Progress
 from trt_opt.values.rewriting import Change, PassReport, RewriteReport
 from trt_opt.values.samples import Dataset
+from trt_opt.values.target import Target, TensorRTTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,9 @@ def calibrated_file(
     if recipe.calib_data is None:
         raise RequestError("there is nothing to calibrate with", hint="--calib-data DATA")
     cache_file = output.with_suffix(".cache")
-    with judge_for(target_or_default(recipe.target), thorough=False) as judge:
+    target = target_or_default(recipe.target)
+    require_method(recipe, target)
+    with judge_for(target, thorough=False) as judge:
         source, data = loaded(recipe, judge, progress)
     graph = float_graph(source.rewritten, precision_request(recipe))
     table = ranges_table(recipe, graph, data.calibration, progress)
@@ -120,19 +126,52 @@ def cache_from_table(table: CalibrationTable, version: str) -> str:
 def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: bool) -> QuantizationReport:
     """Writes the model with Q/DQ pairs and FP16 in it.
 
+    With implicit quantisation the model stays float, and TensorRT's calibration cache is written beside it.
+
     Raises:
         RequestError: The output exists.
         UnsupportedModelError: No layer can run in INT8.
     """
     _free(output, force=force)
-    with judge_for(target_or_default(recipe.target), thorough=False) as judge:
+    target = target_or_default(recipe.target)
+    require_method(recipe, target)
+    cache_file = output.with_suffix(".cache")
+    cache_version = _cache_version(target) if recipe.method == Implicit.name else None
+    if cache_version is not None:
+        _free(cache_file, force=force)
+    with judge_for(target, thorough=False) as judge:
         source, data = loaded(recipe, judge, progress)
     graph = float_graph(source.rewritten, precision_request(recipe))
     table = ranges_table(recipe, graph, data.calibration, progress)
     result = quantized_graph(graph, table.ranges if table else {})
+    note = output.with_suffix(f".{PREPROCESSING}")
+    if result.ends is not None:
+        _free(note, force=force)
     with OnnxRuntimeRunner(result.model, optimised=False):
         save_model(result.model, output)
-    return QuantizationReport(str(output), result.plan, table.data if table else None, result.warnings)
+    beside: dict[Path, str] = {}
+    if result.ends is not None:
+        beside[note] = note_text(result.ends)
+    if cache_version is not None and table is not None:
+        beside[cache_file] = cache_from_table(table, cache_version)
+    for file, text in beside.items():
+        write_atomically(file, text)
+    data_used = table.data if table else None
+    return QuantizationReport(str(output), result.plan, data_used, result.warnings, tuple(map(str, beside)))
+
+
+def _cache_version(target: Target) -> str:
+    """The TensorRT a cache is for: the target's, or the one installed here.
+
+    Raises:
+        RequestError: Neither is known.
+    """
+    if isinstance(target, TensorRTTarget) and target.version is not None:
+        return target.version
+    installed = package_versions().get("tensorrt")
+    if installed is None:
+        raise RequestError("a calibration cache is for one version of TensorRT", hint="--target tensorrt:8.6")
+    return installed
 
 
 def compared_files(

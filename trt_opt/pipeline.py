@@ -24,16 +24,25 @@ from trt_opt.graph.query import graph_inputs
 from trt_opt.graph.save import save_model
 from trt_opt.graph.tensors import weight_bytes
 from trt_opt.guilty_node import with_guilty_node
-from trt_opt.preparation import DataSets, SourceModel, loaded, precision_request, ranges_table
+from trt_opt.preparation import (
+    DataSets,
+    SourceModel,
+    loaded,
+    precision_request,
+    ranges_table,
+    require_method,
+)
 from trt_opt.profiles import profile_for
 from trt_opt.quantize.stage import QuantizedGraph, float_graph, quantized_graph
 from trt_opt.recipe import Recipe, plain_from_recipe
+from trt_opt.report.integer_ends import PREPROCESSING, note_text
 from trt_opt.stopwatch import Stopwatch
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.backend import BuiltEngine
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.codec import json_from_value
 from trt_opt.values.engine import BuildOptions, BuildOutcome, Manifest, Variant
+from trt_opt.values.integer_ends import IntegerEnds
 from trt_opt.values.progress import Progress, Renamed, Silent
 from trt_opt.values.shapes import Profile, ShapeRange, ValueRange
 from trt_opt.values.shapes_seen import ShapesSeen
@@ -56,7 +65,9 @@ def build_engine(recipe: Recipe, progress: Progress, *, rebuild: bool = False) -
     """
     watch = Stopwatch()
     store = EngineStore(Path(recipe.output))
-    with backend_for(target_or_default(recipe.target)) as backend:
+    target = target_or_default(recipe.target)
+    require_method(recipe, target)
+    with backend_for(target) as backend:
         with watch.stage("rewrite"):
             source, data = loaded(recipe, LibraryJudge(backend, thorough=False), progress)
             require_accepted(source.report)
@@ -111,13 +122,16 @@ class _Build:
             measured = accuracies(source.original, variants, data.evaluation, self.progress)
         with self.watch.stage("build"):
             shapes, values = _seen(table, data)
-            profile, notes = profile_for(self.recipe, graph_inputs(final.model), shapes)
+            profile, notes = profile_for(self.recipe, graph_inputs(graph.model), shapes)
             options = self._options(profile, values)
             sizes, built = self._engines(variants, options)
         if table is not None:
             write_atomically(self.folder / TABLE, json_from_value(table))
         if source.tail is not None:
             save_model(source.tail, self.folder / TAIL)
+        if final.ends is not None:
+            write_atomically(self.folder / PREPROCESSING, note_text(final.ends))
+            options = _at_ends(options, final.ends)
         result = _Result(source, data, final, variants, measured, sizes, built, options, notes)
         write_manifest(self._manifest(result), self.folder / MANIFEST)
 
@@ -142,6 +156,7 @@ class _Build:
     def _engine(self, variant: GraphVariant, options: BuildOptions) -> BuiltEngine:
         """Builds one graph; a refusal that names no node gets the node that bisection finds."""
         try:
+            options = options if variant.ends is None else _at_ends(options, variant.ends)
             return self._attempt(variant.model, options, Renamed(self.progress, f"build {variant.name}"))
         except UnsupportedModelError as error:
             if error.where is not None:
@@ -184,6 +199,7 @@ class _Build:
             warnings=(*result.final.warnings, *result.notes, *_tail_note(result.source), *_data_warnings(result.data)),
             builder_warnings=result.built.warnings,
             packages=package_versions(),
+            ends=result.final.ends,
         )
 
 
@@ -206,6 +222,11 @@ class _Result:
             Variant(entry.name, weight_bytes(entry.model), self.sizes.get(entry.name), self.measured.get(entry.name))
             for entry in self.variants
         )
+
+
+def _at_ends(options: BuildOptions, ends: IntegerEnds) -> BuildOptions:
+    """The options for the graph with integer ends, whose image has its channels last."""
+    return replace(options, profile=ends.profile(options.profile))
 
 
 def _seen(table: CalibrationTable | None, data: DataSets) -> tuple[Mapping[str, ShapeRange], Mapping[str, ValueRange]]:

@@ -14,7 +14,7 @@ from trt_opt.buildable import PassChoice, made_buildable
 from trt_opt.calibrate.ranges import calibration_table
 from trt_opt.calibrate.table import check_table, table_from_file
 from trt_opt.datasets import open_dataset
-from trt_opt.datasets.preprocess import preprocess_from_text
+from trt_opt.datasets.preprocess import Preprocess, preprocess_from_text
 from trt_opt.ends import with_asked_ends
 from trt_opt.errors import DataError, RequestError
 from trt_opt.graph.fingerprint import fingerprint
@@ -23,14 +23,17 @@ from trt_opt.graph.load import load_model
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.opset import converted_to_opset, with_standard_operators
 from trt_opt.graph.query import graph_inputs, opset
-from trt_opt.quantize.methods import METHODS
+from trt_opt.quantize.methods import METHODS, method_called
+from trt_opt.quantize.methods.implicit import Implicit
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, is_quantized, least_opset
+from trt_opt.quantize.target_needs import require_target
 from trt_opt.recipe import Recipe
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.progress import Progress
 from trt_opt.values.rewriting import RewriteReport
 from trt_opt.values.samples import Dataset, Sample
 from trt_opt.values.shapes import Shape, shapes_from_text
+from trt_opt.values.target import Target
 
 OLDEST_OPSET = 7
 """ONNX Runtime and TensorRT's parser run nothing older; such a model is converted before anything else."""
@@ -76,8 +79,9 @@ def data_sets(recipe: Recipe, model: onnx.ModelProto) -> DataSets:
         DataError: The data do not fit.
     """
     if _lacks_data(recipe) and not is_quantized(model):
+        label = method_called(recipe.method or "static").label(PrecisionRequest())
         raise RequestError(
-            "INT8 needs calibration data: samples like those the model will see",
+            f"{label} needs calibration data: samples like those the model will see",
             hint="--calib-data DATA.npz, a folder of .npz files or images (with --preprocess), module:function; "
             "or --calib-data random:64, which is good for timing only",
         )
@@ -131,6 +135,17 @@ def runnable(model: onnx.ModelProto) -> onnx.ModelProto:
     return model if opset(model) >= OLDEST_OPSET else converted_to_opset(model, MODERN_OPSET)
 
 
+def require_method(recipe: Recipe, target: Target) -> None:
+    """Refuses, before any work is done, a quantisation method that the target has no kernels or no interface for.
+
+    Raises:
+        TargetError: The target reads no calibration cache.
+        UnsupportedModelError: A GPU of the target lacks the kernels.
+    """
+    if recipe.method is not None:
+        require_target(recipe.method, target)
+
+
 def _lacks_data(recipe: Recipe) -> bool:
     """Whether the method needs ranges and there is nothing to take them from."""
     wants = recipe.method is not None and METHODS[recipe.method].needs_data
@@ -142,15 +157,22 @@ def precision_request(recipe: Recipe) -> PrecisionRequest:
 
     Without data there is no method: only a model that comes quantised gets so far, and it keeps what it has.
     """
+    implicit = recipe.method == Implicit.name
     return PrecisionRequest(
         method=None if _lacks_data(recipe) else recipe.method,
-        fp16=recipe.wants_fp16,
-        io_fp16=recipe.io_fp16,
+        fp16=recipe.wants_fp16 and not implicit,  # there FP16 is a flag of the builder
+        io_fp16=recipe.io_fp16 and not implicit,
         exclude=recipe.exclude,
         activation_products=recipe.activation_products,
         weights=recipe.weights,
         block_size=recipe.block_size,
+        image=_image(recipe),
     )
+
+
+def _image(recipe: Recipe) -> Preprocess | None:
+    """How the UINT8 image that goes in becomes the model's input; None without `image_input`."""
+    return preprocess_from_text(recipe.preprocess) if recipe.image_input and recipe.preprocess else None
 
 
 def ranges_table(

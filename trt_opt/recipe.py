@@ -110,11 +110,21 @@ class Recipe:
         if self.reuse_table and self.table is None:
             raise RequestError("there is no table to use again", hint="name it: --table FILE")
         self._check_texts()
+        self._check_image_input()
         level = self.optimization_level
         if level is not None and not 0 <= level <= 5:
             raise RequestError(f"the optimisation level is 0 to 5, not {level}")
         if (self.workspace_mib is not None and self.workspace_mib <= 0) or self.timeout_s <= 0:
             raise RequestError("the workspace and the time-out must be above 0")
+
+    def _check_image_input(self) -> None:
+        if self.image_input and self.method != "full-integer":
+            raise RequestError("an image input goes with integer ends", hint="add --quantization full-integer")
+        if self.image_input and self.preprocess is None:
+            raise RequestError(
+                "an image input needs its preprocessing, which becomes part of the engine",
+                hint="--preprocess resize=256,crop=224,scale=1/255,mean=…,std=…",
+            )
 
     def _check_texts(self) -> None:
         """What is written in a notation of its own is read once here, so that a slip shows before any work is done."""

@@ -9,10 +9,13 @@ import onnx
 
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.compare import compare_many
+from trt_opt.integer_runner import IntegerEndsRunner
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, QuantizedGraph, float_graph, quantized_graph
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.calibration import TensorRange
+from trt_opt.values.integer_ends import IntegerEnds
 from trt_opt.values.progress import Progress
+from trt_opt.values.runner import Runner
 from trt_opt.values.samples import Dataset
 
 SIMULATED = "simulated on ONNX Runtime"
@@ -21,10 +24,11 @@ SIMULATED = "simulated on ONNX Runtime"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GraphVariant:
-    """A graph in one precision."""
+    """A graph in one precision, and its ends where they are integers."""
 
     name: str
     model: onnx.ModelProto
+    ends: IntegerEnds | None = None
 
 
 def graph_variants(
@@ -40,7 +44,7 @@ def graph_variants(
         half = quantized_graph(float_graph(graph.model, PrecisionRequest(fp16=True)), ranges)
         variants.append(GraphVariant("FP16", half.model))
     if graph.name != variants[0].name:
-        variants.append(GraphVariant(graph.name, final.model))
+        variants.append(GraphVariant(graph.name, final.model, final.ends))
     return tuple(variants) if baselines else (variants[-1],)
 
 
@@ -51,8 +55,11 @@ def accuracies(
     if dataset is None:
         return {}
     reference = OnnxRuntimeRunner(original, optimised=True, name="FP32 on ONNX Runtime")
-    candidates = [
-        OnnxRuntimeRunner(variant.model, optimised=False, name=f"{variant.name} {SIMULATED}") for variant in variants
-    ]
-    compared = compare_many(reference, candidates, dataset, progress=progress)
+    compared = compare_many(reference, [_runner(variant) for variant in variants], dataset, progress=progress)
     return {variant.name: found for variant, found in zip(variants, compared, strict=True)}
+
+
+def _runner(variant: GraphVariant) -> Runner:
+    """Runs a variant on the float model's data."""
+    runner = OnnxRuntimeRunner(variant.model, optimised=False, name=f"{variant.name} {SIMULATED}")
+    return runner if variant.ends is None else IntegerEndsRunner(runner, variant.ends)

@@ -33,7 +33,8 @@ def with_fp16(index: GraphIndex, kept: Mapping[str, str]) -> onnx.ModelProto:
 def fp16_nodes(index: GraphIndex, kept: Mapping[str, str]) -> frozenset[str]:
     """The nodes that run in FP16: not kept, with a float32 tensor to convert, and with an FP16 form.
 
-    A QuantizeLinear or DequantizeLinear follows those who read the pair.
+    A QuantizeLinear or DequantizeLinear follows those who read the pair; a QuantizeLinear that writes a graph output
+    follows the node before it.
     """
     chosen: set[str] = set()
     for node in reversed(index.model.graph.node):
@@ -44,7 +45,15 @@ def fp16_nodes(index: GraphIndex, kept: Mapping[str, str]) -> frozenset[str]:
             if index.is_read_elsewhere(node.output[0]) or not all(reader.name in chosen for reader, _ in readers):
                 continue
         chosen.add(node.name)
-    return frozenset(chosen)
+    return frozenset(chosen | {node.name for node in index.model.graph.node if _follows_fp16(node, index, chosen)})
+
+
+def _follows_fp16(node: onnx.NodeProto, index: GraphIndex, chosen: set[str]) -> bool:
+    """Whether it quantises a graph output that is written in FP16."""
+    if node.op_type != "QuantizeLinear" or node.output[0] not in index.outputs or index.readers(node.output[0]):
+        return False
+    producer = index.producer(node.input[0])
+    return producer is not None and producer.name in chosen and _has_fp16_form(node, index)
 
 
 def _has_fp16_form(node: onnx.NodeProto, index: GraphIndex) -> bool:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from calibrators import amax_per_channel
 from trt_opt.errors import StaleError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.names import fresh_name, tensor_names
-from trt_opt.quantize.scales import int8_from_weights, scale_of, scales_of
+from trt_opt.quantize.number_format import FORMATS, NumberFormat
+from trt_opt.quantize.scales import scale_of
+from trt_opt.quantize.stored_weights import stored_weights
 from trt_opt.values.calibration import TensorRange
-from trt_opt.values.placement import ActivationQuantizer, Placement, WeightQuantizer
+from trt_opt.values.placement import ActivationQuantizer, Placement, Reader, WeightQuantizer
 
 SHARE_WITHIN = 0.5
 """A tensor that needs two scales takes the larger for both if the smaller is at least half of it: one bit at most."""
+
+ANY_READER = Reader("", 0)
+"""Weights read twice in the same form are stored once."""
 
 
 def with_qdq(
     index: GraphIndex, placement: Placement, ranges: Mapping[str, TensorRange], *, fp16: bool
 ) -> onnx.ModelProto:
-    """A copy of the model with the placement's Q/DQ pairs in float32, weights stored as INT8.
+    """A copy of the model with the placement's Q/DQ pairs in float32, weights stored in their formats.
 
     Args:
         index: The model the placement was made for.
@@ -35,13 +40,16 @@ def with_qdq(
     Raises:
         StaleError: A range that the placement needs is missing.
     """
-    return _Writer(index, ranges, fp16).write(placement)
+    return _Writer(index, ranges, FORMATS[placement.activation_format], fp16=fp16).write(placement)
 
 
 class _Writer:
-    def __init__(self, index: GraphIndex, ranges: Mapping[str, TensorRange], fp16: bool) -> None:
+    def __init__(
+        self, index: GraphIndex, ranges: Mapping[str, TensorRange], activations: NumberFormat, *, fp16: bool
+    ) -> None:
         self._index = index
         self._ranges = ranges
+        self._activations = activations
         self._fp16 = fp16
         self._model = onnx.ModelProto()
         self._model.CopyFrom(index.model)
@@ -49,8 +57,8 @@ class _Writer:
         self._nodes = {node.name: node for node in self._model.graph.node}
         self._node_names = set(self._nodes)
         self._before: dict[str, list[onnx.NodeProto]] = {}
-        self._zero_points: dict[int, str] = {}
-        self._weights_done: dict[tuple[str, int], str] = {}
+        self._zero_points: dict[tuple[str, tuple[int, ...]], str] = {}
+        self._weights_done: dict[WeightQuantizer, str] = {}
 
     def write(self, placement: Placement) -> onnx.ModelProto:
         scales = self._activation_scales(placement)
@@ -65,7 +73,7 @@ class _Writer:
         for weight in placement.weights:
             self._nodes[weight.reader.node].input[weight.reader.index] = self._add_weights(weight)
         self._order_nodes()
-        self._drop_unread_initializers()
+        self._drop_unread_constants()
         return self._model
 
     def _activation_scales(self, placement: Placement) -> dict[tuple[str, str], np.float32]:
@@ -73,7 +81,7 @@ class _Writer:
 
         Walked from the outputs to the inputs, so that what shares the scale of a later tensor follows it.
         """
-        of_range = {name: self._scale(name) for name in placement.ranges_needed}
+        of_range = {quantizer.range_of: self._scale(quantizer.range_of) for quantizer in placement.activations}
         rivals: dict[str, list[str]] = {}
         for quantizer in placement.activations:
             rivals.setdefault(quantizer.tensor, []).append(quantizer.range_of)
@@ -93,12 +101,12 @@ class _Writer:
                 where=tensor,
                 hint="calibrate again: the table was made for other layers",
             )
-        return scale_of(found.amax, fp16=self._fp16)
+        return scale_of(found.amax, fp16=self._fp16, number_format=self._activations)
 
     def _add_pair(self, quantizer: ActivationQuantizer, scale: np.float32) -> str:
         tensor = quantizer.tensor
         scale_name = self._add_initializer(f"{tensor}_scale", np.array(scale, np.float32))
-        zero = self._zero_point(0)
+        zero = self._zero_point(self._activations, ())
         quantized = fresh_name(f"{tensor}_quantized", self._taken)
         back = fresh_name(f"{tensor}_dequantized", self._taken)
         pair = [
@@ -109,16 +117,18 @@ class _Writer:
         return back
 
     def _add_weights(self, weight: WeightQuantizer) -> str:
-        key = (weight.tensor, weight.axis)
+        key = replace(weight, reader=ANY_READER)
         if key in self._weights_done:
             return self._weights_done[key]
+        number_format = FORMATS[weight.number_format]
         values = np.asarray(self._index.constant(weight.tensor), np.float32)
-        scales = scales_of(amax_per_channel(values, weight.axis), fp16=self._fp16)
-        stored = self._add_initializer(f"{weight.tensor}_int8", int8_from_weights(values, scales, weight.axis))
-        scale_name = self._add_initializer(f"{weight.tensor}_scale", scales)
+        found = stored_weights(values, weight, fp16=self._fp16)
+        stored = fresh_name(f"{weight.tensor}_{number_format.name}", self._taken)
+        self._model.graph.initializer.append(number_format.tensor(found.numbers, stored))
+        scale_name = self._add_initializer(f"{weight.tensor}_scale", found.scales)
         back = fresh_name(f"{weight.tensor}_dequantized", self._taken)
-        inputs = [stored, scale_name, self._zero_point(len(scales))]
-        node = self._node("DequantizeLinear", inputs, back, axis=weight.axis)
+        inputs = [stored, scale_name, self._zero_point(number_format, found.scales.shape)]
+        node = self._node("DequantizeLinear", inputs, back, **found.attributes)
         self._before.setdefault(self._first_reader(weight.tensor), []).append(node)
         self._weights_done[key] = back
         return back
@@ -126,11 +136,9 @@ class _Writer:
     def _first_reader(self, tensor: str) -> str:
         return self._index.readers(tensor)[0][0].name
 
-    def _node(self, op_type: str, inputs: list[str], output: str, axis: int | None = None) -> onnx.NodeProto:
-        name = fresh_name(output, self._node_names)
-        node = helper.make_node(op_type, inputs, [output], name=name)
-        if axis is not None:
-            node.attribute.append(helper.make_attribute("axis", axis))
+    def _node(self, op_type: str, inputs: list[str], output: str, **attributes: int) -> onnx.NodeProto:
+        node = helper.make_node(op_type, inputs, [output], name=fresh_name(output, self._node_names))
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
         return node
 
     def _add_initializer(self, base: str, array: NDArray[np.generic]) -> str:
@@ -138,22 +146,26 @@ class _Writer:
         self._model.graph.initializer.append(numpy_helper.from_array(array, name))
         return name
 
-    def _zero_point(self, channels: int) -> str:
-        """The name of a zero-point of this many channels, 0 for a scalar; one initialiser serves all."""
-        if channels not in self._zero_points:
-            zeros = np.zeros(channels, np.int8) if channels else np.array(0, np.int8)
-            self._zero_points[channels] = self._add_initializer("zero_point", zeros)
-        return self._zero_points[channels]
+    def _zero_point(self, number_format: NumberFormat, shape: tuple[int, ...]) -> str:
+        """The name of a zero-point of this format and shape; one initialiser serves all."""
+        key = (number_format.name, shape)
+        if key not in self._zero_points:
+            name = fresh_name("zero_point", self._taken)
+            self._model.graph.initializer.append(number_format.tensor(np.zeros(shape, np.float32), name))
+            self._zero_points[key] = name
+        return self._zero_points[key]
 
     def _order_nodes(self) -> None:
         ordered = [item for node in self._model.graph.node for item in (*self._before.get(node.name, ()), node)]
         del self._model.graph.node[:]
         self._model.graph.node.extend(ordered)
 
-    def _drop_unread_initializers(self) -> None:
+    def _drop_unread_constants(self) -> None:
         graph = self._model.graph
         read = {name for node in graph.node for name in node.input} | self._index.captured
         read |= {value.name for value in graph.output}
         kept = [tensor for tensor in graph.initializer if tensor.name in read]
         del graph.initializer[:]
         graph.initializer.extend(kept)
+        for node in [node for node in graph.node if node.op_type == "Constant" and node.output[0] not in read]:
+            graph.node.remove(node)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import onnx
 
 from trt_opt.errors import RequestError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.rules import AVERAGING_OPS, COMPUTE_OPS, Verdict, moves_data_only, verdict_on
-from trt_opt.values.placement import ActivationQuantizer, Placement, Reader, WeightQuantizer
-from trt_opt.values.precision import LayerDecision
+from trt_opt.values.placement import ActivationQuantizer, FormatName, Placement, Reader, WeightQuantizer
+from trt_opt.values.precision import LayerDecision, Precision
 
 ACTIVATION_OPS = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu", "Selu", "Softplus"}
@@ -18,30 +19,62 @@ ACTIVATION_OPS = frozenset(
 """What TensorRT fuses behind a convolution or a sum; looked through, never quantised themselves."""
 
 
-def placement_of(index: GraphIndex, *, exclude: Iterable[str] = (), activation_products: bool = False) -> Placement:
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """What a placement aims at.
+
+    Attributes:
+        number_format: What activations and weights are quantised to.
+        per_channel: Whether weights have one scale per output channel.
+        spreads: Whether sums, concatenations, pools and data movement between quantised layers are quantised too.
+    """
+
+    number_format: FormatName = "int8"
+    per_channel: bool = True
+    spreads: bool = True
+
+
+def placement_of(
+    index: GraphIndex,
+    *,
+    exclude: Iterable[str] = (),
+    activation_products: bool = False,
+    scheme: Scheme = Scheme(),
+) -> Placement:
     """Decides for every node of the top-level graph.
 
     Args:
         index: The float model, batch normalisations folded, shapes inferred, node names unique.
         exclude: Nodes to leave in float whatever the rules say.
         activation_products: Quantise MatMuls of two activations too, as in attention.
+        scheme: What quantised means.
 
     Raises:
         RequestError: An excluded node does not exist.
     """
-    excluded = frozenset(exclude)
-    unknown = excluded - set(index.nodes)
+    return _Placer(index, known_nodes(index, exclude), scheme, activation_products).place()
+
+
+def known_nodes(index: GraphIndex, names: Iterable[str]) -> frozenset[str]:
+    """The names, if every one is a node's.
+
+    Raises:
+        RequestError: One is not.
+    """
+    asked = frozenset(names)
+    unknown = sorted(asked - set(index.nodes))
     if unknown:
-        raise RequestError(f"no node is called {sorted(unknown)[0]!r}", hint="`trt-opt inspect` lists the nodes")
-    return _Placer(index, excluded, activation_products).place()
+        raise RequestError(f"no node is called {unknown[0]!r}", hint="`trt-opt inspect` lists the nodes")
+    return asked
 
 
 class _Placer:
     """The state of one walk: which tensors are quantised so far, for whom, and with whose range."""
 
-    def __init__(self, index: GraphIndex, excluded: frozenset[str], activation_products: bool) -> None:
+    def __init__(self, index: GraphIndex, excluded: frozenset[str], scheme: Scheme, activation_products: bool) -> None:
         self._index = index
         self._excluded = excluded
+        self._scheme = scheme
         self._activation_products = activation_products
         self._readers: dict[tuple[str, str], list[Reader]] = {}
         self._by_tensor: dict[str, list[str]] = {}
@@ -51,26 +84,31 @@ class _Placer:
         nodes = list(self._index.model.graph.node)
         for node in nodes:
             self._decide(node)
-        for node in reversed(nodes):
+        for node in reversed(nodes if self._scheme.spreads else ()):
             self._spread(node)
         order = {name: position for position, name in enumerate(self._tensor_order())}
         keys = sorted(self._readers, key=lambda key: (order.get(key[0], -1), order.get(key[1], -1)))
         return Placement(
             activations=tuple(ActivationQuantizer(*key, tuple(self._readers[key])) for key in keys),
             weights=tuple(
-                WeightQuantizer(Reader(node.name, 1), node.input[1], verdict.weight_axis)
+                self._weights(node, verdict.weight_axis)
                 for node, verdict in ((node, self._decisions[node.name]) for node in nodes)
-                if verdict.int8 and verdict.weight_axis is not None
+                if verdict.quantized and verdict.weight_axis is not None
             ),
             layers=tuple(self._layer(node) for node in nodes),
+            activation_format=self._scheme.number_format,
         )
+
+    def _weights(self, node: onnx.NodeProto, axis: int) -> WeightQuantizer:
+        scaled = axis if self._scheme.per_channel else None
+        return WeightQuantizer(Reader(node.name, 1), node.input[1], scaled, self._scheme.number_format)
 
     def _decide(self, node: onnx.NodeProto) -> None:
         verdict = verdict_on(node, self._index, activation_products=self._activation_products)
-        if verdict.int8 and node.name in self._excluded:
+        if verdict.quantized and node.name in self._excluded:
             verdict = Verdict(False, "excluded", "excluded by request")
         self._decisions[node.name] = verdict
-        if verdict.int8:
+        if verdict.quantized:
             operands = (0, 1) if verdict.weight_axis is None else (0,)
             for operand in operands:
                 self._quantize(node.input[operand], node.input[operand], Reader(node.name, operand))
@@ -167,7 +205,7 @@ class _Placer:
         return alone and self._is_int8_product(producer)
 
     def _is_int8_product(self, node: onnx.NodeProto) -> bool:
-        return node.op_type in COMPUTE_OPS and self._decisions[node.name].int8
+        return node.op_type in COMPUTE_OPS and self._decisions[node.name].quantized
 
     def _comes_from_int8(self, tensor: str) -> bool:
         """Whether an INT8 layer writes the tensor, behind activations, sums and data movement."""
@@ -175,7 +213,7 @@ class _Placer:
             producer = self._index.producer(tensor)
             if producer is None:
                 return False
-            if self._decisions[producer.name].int8:
+            if self._decisions[producer.name].quantized:
                 return True
             if producer.op_type not in ACTIVATION_OPS and producer.op_type not in ("Add", "Sum"):
                 return False
@@ -184,7 +222,10 @@ class _Placer:
 
     def _layer(self, node: onnx.NodeProto) -> LayerDecision:
         verdict = self._decisions[node.name]
-        return LayerDecision(node.name, node.op_type, "int8" if verdict.int8 else "fp32", verdict.rule, verdict.reason)
+        precision: Precision = "fp32"
+        if verdict.quantized:
+            precision = "fp8" if self._scheme.number_format == "fp8" else "int8"
+        return LayerDecision(node.name, node.op_type, precision, verdict.rule, verdict.reason)
 
     def _tensor_order(self) -> list[str]:
         graph = self._index.model.graph

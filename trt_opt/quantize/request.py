@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trt_opt.datasets.preprocess import Preprocess
+
 
 @dataclass(frozen=True, slots=True)
 class PrecisionRequest:
@@ -17,6 +19,7 @@ class PrecisionRequest:
         activation_products: MatMuls of two activations are quantised too.
         weights: What weights-only quantisation stores: "int8" or "int4".
         block_size: How many INT4 weights share one scale.
+        image: With integer inputs: how the UINT8 image that goes in becomes the float input; None for an INT8 input.
     """
 
     method: str | None = None
@@ -26,3 +29,4 @@ class PrecisionRequest:
     activation_products: bool = False
     weights: str = "int8"
     block_size: int = 128
+    image: Preprocess | None = None

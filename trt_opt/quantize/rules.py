@@ -1,4 +1,4 @@
-"""The placement rules: which layers run in INT8 and which tensors are quantised for them, each with its reason.
+"""The placement rules: which layers run quantised, in INT8 or FP8, each with its reason.
 
 Sources: NVIDIA's "Working with Quantized Types" (TensorRT developer guide) for the fusions, measured behaviour of
 TensorRT-RTX 1.7 for what its builder takes. The rules are tried in the order of the functions here.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trt_opt.graph.index import GraphIndex, attribute_of
 
 SMALLEST_USEFUL_MATMUL = 16
-"""INT8 tensor-core tiles are 16 wide: a MatMul with K or N below seldom gains."""
+"""Tensor-core tiles for INT8 and FP8 are 16 wide: a MatMul with K or N below seldom gains."""
 
 COMPUTE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -45,13 +45,13 @@ class Verdict:
     """What a rule says of one node.
 
     Attributes:
-        int8: Whether it runs in INT8.
+        quantized: Whether it runs in INT8 or FP8.
         rule: The rule's name.
         reason: Why, in one sentence.
         weight_axis: The output-channel axis of its weights; None without constant weights.
     """
 
-    int8: bool
+    quantized: bool
     rule: str
     reason: str
     weight_axis: int | None = None
@@ -63,10 +63,10 @@ def verdict_on(node: onnx.NodeProto, index: GraphIndex, *, activation_products: 
     Args:
         node: The node.
         index: Its graph.
-        activation_products: Whether products of two activations may be INT8.
+        activation_products: Whether products of two activations may be quantised.
     """
     if node.domain not in ("", "ai.onnx") or node.op_type not in COMPUTE_OPS:
-        return Verdict(False, "not-a-compute-layer", f"{node.op_type} gains nothing from INT8 by itself")
+        return Verdict(False, "not-a-compute-layer", f"{node.op_type} gains nothing from quantisation by itself")
     weights = index.constant(node.input[1]) if len(node.input) > 1 else None
     if weights is None:
         return _without_constant_weights(node, index, activation_products)
@@ -74,9 +74,9 @@ def verdict_on(node: onnx.NodeProto, index: GraphIndex, *, activation_products: 
 
 
 def _unfit(node: onnx.NodeProto, weights: NDArray[np.generic], index: GraphIndex) -> Verdict | None:
-    """What forbids INT8 whatever the operator."""
+    """What forbids quantisation whatever the operator."""
     if weights.dtype != np.float32 or index.element_type(node.input[0]) != onnx.TensorProto.FLOAT:
-        return Verdict(False, "not-float", f"the weights are {weights.dtype}, INT8 starts from float32")
+        return Verdict(False, "not-float", f"the weights are {weights.dtype}, quantisation starts from float32")
     if not np.isfinite(weights).all():
         return Verdict(False, "weights-not-finite", "the weights hold NaN or infinity")
     if index.is_constant(node.input[0]):
@@ -98,7 +98,9 @@ def _fit(node: onnx.NodeProto, weights: NDArray[np.generic]) -> Verdict:
 
 def _without_constant_weights(node: onnx.NodeProto, index: GraphIndex, activation_products: bool) -> Verdict:
     if node.op_type in ("MatMul", "Gemm") and len(node.input) > 1 and index.is_constant(node.input[0]):
-        return Verdict(False, "weights-on-the-left", "the constant is the left operand, INT8 wants it on the right")
+        return Verdict(
+            False, "weights-on-the-left", "the constant is the left operand, a quantised product wants it on the right"
+        )
     if node.op_type in ("MatMul", "Gemm"):
         if activation_products and node.op_type == "MatMul" and _both_float(node, index):
             return Verdict(True, "activation-by-activation", "both operands are activations, quantised as asked")
@@ -133,7 +135,9 @@ def _matmul(weights: NDArray[np.generic]) -> Verdict:
 def _worth_it(*, inner: int, outer: int, axis: int) -> Verdict:
     if min(inner, outer) < SMALLEST_USEFUL_MATMUL:
         return Verdict(
-            False, "matmul-too-small", f"{inner}x{outer} weights: below {SMALLEST_USEFUL_MATMUL}, INT8 seldom gains"
+            False,
+            "matmul-too-small",
+            f"{inner}x{outer} weights: below {SMALLEST_USEFUL_MATMUL}, quantisation seldom gains",
         )
     return Verdict(True, "matrix-product", f"constant {inner}x{outer} weights, one scale per output column", axis)
 

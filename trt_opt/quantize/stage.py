@@ -17,11 +17,13 @@ from trt_opt.graph.query import infer_shapes, opset
 from trt_opt.quantize.exclusion import without_pairs
 from trt_opt.quantize.fp16_cast import fp16_nodes, with_fp16
 from trt_opt.quantize.fp16_risks import extremes, risk_of, tensors_to_watch
+from trt_opt.quantize.integer_ends import integer_ends
 from trt_opt.quantize.lint import require_clean
 from trt_opt.quantize.methods import METHODS, method_called
 from trt_opt.quantize.quantized_models import decisions_of, is_quantized, stores_quantized_weights
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.values.calibration import TensorRange
+from trt_opt.values.integer_ends import IntegerEnds
 from trt_opt.values.placement import Placement, Taps
 from trt_opt.values.precision import QUANTIZED, LayerDecision, PrecisionPlan
 
@@ -73,11 +75,12 @@ class FloatGraph:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedGraph:
-    """The graph to build, and the precision of each of the float model's layers."""
+    """The graph to build, the precision of each of the float model's layers, and its ends where they are integers."""
 
     model: onnx.ModelProto
     plan: PrecisionPlan
     warnings: tuple[str, ...] = ()
+    ends: IntegerEnds | None = None
 
 
 def float_graph(model: onnx.ModelProto, request: PrecisionRequest) -> FloatGraph:
@@ -131,7 +134,8 @@ def quantized_graph(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> Qu
     check_model(model, "the quantised model", shapes=False)
     if request.method is not None:
         require_clean(model)
-    return QuantizedGraph(model, PrecisionPlan(tuple(layers.values()), kept), _warnings(source, ranges))
+    ends = integer_ends(model, source.index, request.image)
+    return QuantizedGraph(model, PrecisionPlan(tuple(layers.values()), kept), _warnings(source, ranges), ends)
 
 
 def least_opset(request: PrecisionRequest) -> int | None:

@@ -22,7 +22,8 @@ def plan_renderer(*, explain: bool) -> Callable[[QuantizationReport, Console], N
             console.print(f"ranges    {data_text(report.data)}", markup=False)
         for warning in report.warnings:
             console.print(f"note: {warning}", markup=False)
-        console.print(f"written   {report.output}", markup=False, soft_wrap=True)
+        for file in (report.output, *report.beside):
+            console.print(f"written   {file}", markup=False, soft_wrap=True)
 
     return render
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trt_opt.values.accuracy import Comparison
+from trt_opt.values.integer_ends import IntegerEnds
 from trt_opt.values.precision import PrecisionPlan
 from trt_opt.values.rewriting import RewriteReport
 from trt_opt.values.samples import DataProvenance
@@ -84,6 +85,7 @@ class Manifest:
         warnings: What the user should know, one sentence each.
         builder_warnings: What the vendor's library said, in its own words.
         packages: Package → version, as installed during the build.
+        ends: What the caller feeds and gets where inputs and outputs are integers; None where they are the model's own.
     """
 
     tool: str
@@ -106,6 +108,7 @@ class Manifest:
     warnings: tuple[str, ...] = ()
     builder_warnings: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
+    ends: IntegerEnds | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from trt_opt.values.precision import LayerDecision
+
+FormatName = Literal["int8", "int4", "fp8"]
+"""The number format of a quantised tensor; "fp8" is E4M3FN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +36,21 @@ class ActivationQuantizer:
 
 @dataclass(frozen=True, slots=True)
 class WeightQuantizer:
-    """Constant weights stored as INT8 with one scale per output channel.
+    """Constant weights stored in a small number format.
 
     Attributes:
         reader: The input that reads the weights.
         tensor: The weights.
-        axis: The output-channel axis.
+        axis: The axis with one scale per channel, or the one that is cut into blocks; None for one scale for all.
+        number_format: What a weight is stored as.
+        block_size: How many neighbours on the axis share one scale; None without blocks.
     """
 
     reader: Reader
     tensor: str
-    axis: int
+    axis: int | None
+    number_format: FormatName = "int8"
+    block_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +60,21 @@ class Placement:
     Attributes:
         activations: Pairs on activations, in graph order.
         weights: Quantised weights, in graph order.
-        layers: One decision per node of the top-level graph; precision is "int8" or "fp32" at this point.
+        layers: One decision per node of the top-level graph; what is not quantised is "fp32" at this point.
+        activation_format: What activations are quantised to.
+        calibrated: Tensors whose ranges are wanted for another reason than a pair.
     """
 
     activations: tuple[ActivationQuantizer, ...] = ()
     weights: tuple[WeightQuantizer, ...] = ()
     layers: tuple[LayerDecision, ...] = ()
+    activation_format: FormatName = "int8"
+    calibrated: tuple[str, ...] = ()
 
     @property
     def ranges_needed(self) -> tuple[str, ...]:
         """The tensors to calibrate, each once, in graph order."""
-        return tuple(dict.fromkeys(quantizer.range_of for quantizer in self.activations))
+        return tuple(dict.fromkeys((*(quantizer.range_of for quantizer in self.activations), *self.calibrated)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,7 @@ class QuantizationReport:
 
     Attributes:
         output: The file.
+        beside: What was written beside it: a preprocessing note, a calibration cache.
         plan: The precision of every layer.
         data: What the ranges rest on; None without calibration.
         warnings: What the user should know.
@@ -88,3 +89,4 @@ class QuantizationReport:
     plan: PrecisionPlan
     data: DataProvenance | None
     warnings: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()

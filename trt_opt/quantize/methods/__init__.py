@@ -7,10 +7,16 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from trt_opt.errors import RequestError
+from trt_opt.quantize.methods.fp8 import Fp8
+from trt_opt.quantize.methods.full_integer import FullInteger
+from trt_opt.quantize.methods.implicit import Implicit
 from trt_opt.quantize.methods.method import OpsetNeed, QuantizationMethod
 from trt_opt.quantize.methods.static import Static
+from trt_opt.quantize.methods.weights_only import WeightsOnly
 
-METHODS: Mapping[str, QuantizationMethod] = MappingProxyType({method.name: method for method in (Static(),)})
+METHODS: Mapping[str, QuantizationMethod] = MappingProxyType(
+    {method.name: method for method in (Static(), FullInteger(), WeightsOnly(), Fp8(), Implicit())}
+)
 """What may be written after --quantization."""
 
 __all__ = ["METHODS", "OpsetNeed", "QuantizationMethod", "method_called"]
