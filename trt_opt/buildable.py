@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from onnx import ModelProto
 
 from trt_opt.acceptance import Judge
 from trt_opt.advice import with_hints
 from trt_opt.errors import UnsupportedModelError
+from trt_opt.graph.float_types import with_float_weights
 from trt_opt.graph.names import with_unique_node_names
-from trt_opt.graph.query import opset
+from trt_opt.graph.query import count_nodes, opset
+from trt_opt.importing import imported
 from trt_opt.made_up_samples import made_up_samples
 from trt_opt.passes import ON_REQUEST, PASSES, REPAIRS
 from trt_opt.passes.base import Pass
 from trt_opt.passes.clean_up.raise_opset import RaiseOpset
 from trt_opt.passes.node_pass import NodePass, misread_nodes
 from trt_opt.passes.runner import Rewriting, chosen_passes
+from trt_opt.quantize.quantized_models import is_quantized
+from trt_opt.values.importing import ImportReport, ZeroPoints
 from trt_opt.values.progress import Progress
 from trt_opt.values.rewriting import Acceptance, RewriteReport
 from trt_opt.values.samples import Sample
@@ -27,6 +31,24 @@ OPSET_OF_REPAIRS = 18
 
 MAX_ROUNDS = 12
 """Each round clears what the parser could name; nested function bodies take three or four."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImportChoice:
+    """What becomes of a model that comes quantised.
+
+    Attributes:
+        zero_points: "fold" keeps every grid, "regrid" chooses symmetric ones.
+        samples: What source and result are compared on; None for those of the passes.
+        ranges: With "regrid": tensor of the normal form → lowest and highest number seen in data.
+        float_weights: Weights that are stored as integers in a model that computes in float become floats, because a
+            method is going to quantise them.
+    """
+
+    zero_points: ZeroPoints = "fold"
+    samples: tuple[Sample, ...] | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    float_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +61,14 @@ class PassChoice:
         on_request: These too, which otherwise do not run.
         least_opset: The opset is raised to this before anything else, so that the others clean up after onnx's
             converter; None leaves it.
+        importing: How a model that comes quantised is imported before any pass; None leaves it to the passes.
     """
 
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     on_request: tuple[str, ...] = ()
     least_opset: int | None = None
+    importing: ImportChoice | None = None
 
 
 def made_buildable(
@@ -55,7 +79,9 @@ def made_buildable(
     *,
     choice: PassChoice | None = None,
 ) -> tuple[ModelProto, RewriteReport]:
-    """Cleans the model up, then rewrites what the target refuses, and nothing else, until it takes the model.
+    """Imports, cleans up, then rewrites what the target refuses, and nothing else, until it takes the model.
+
+    A model that comes quantised is imported: the same quantisation in the form that TensorRT takes.
 
     Every pass is checked and compared on samples; without any, one is made up where that is possible.
 
@@ -82,10 +108,11 @@ def made_buildable(
     clean_up = (*first, *chosen_passes(PASSES, choice.only, choice.skip))
     asked = [*REPAIRS.values(), *(ON_REQUEST[name] for name in choice.on_request)]
     repairs = [entry for entry in asked if not choice.only and entry.name not in choice.skip]
-    rewriting = Rewriting(named, compared, progress)
     judge = _Remembering(judge)
-    progress.start("rewrite", None, "passes")
     before = judge.acceptance(named, compared)
+    start, import_report = _imported(named, tuple(samples), choice.importing, progress)
+    rewriting = Rewriting(start, compared, progress)
+    progress.start("rewrite", None, "passes")
     rewriting.run(clean_up)
     after = _until_accepted(rewriting, judge, compared, repairs, clean_up)
     progress.finish()
@@ -95,9 +122,24 @@ def made_buildable(
         not_compared=why_not or None,
         before=before,
         after=after,
+        imported=import_report,
+        nodes_before=count_nodes(named),
     )
     hinted = replace(after, refused=with_hints(after.refused, report.passes, rewriting.model))
     return rewriting.model, replace(report, after=hinted)
+
+
+def _imported(
+    model: ModelProto, samples: tuple[Sample, ...], choice: ImportChoice | None, progress: Progress
+) -> tuple[ModelProto, ImportReport | None]:
+    """The model imported, and its weights in float where a method is going to quantise them."""
+    if choice is None:
+        return model, None
+    used = samples if choice.samples is None else choice.samples
+    found = imported(model, used, zero_points=choice.zero_points, ranges=choice.ranges, progress=progress)
+    if choice.float_weights and not is_quantized(found.model):
+        return with_unique_node_names(with_float_weights(found.model)), found.report
+    return found.model, found.report
 
 
 class _Remembering:

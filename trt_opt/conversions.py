@@ -13,12 +13,12 @@ from trt_opt.acceptance import judge_for
 from trt_opt.backends import target_or_default
 from trt_opt.backends.machine import package_versions
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
-from trt_opt.buildable import PassChoice, made_buildable
+from trt_opt.buildable import ImportChoice, PassChoice, made_buildable
 from trt_opt.compare import Limits, compare
 from trt_opt.datasets import open_dataset, preprocess_from_text
 from trt_opt.ends import EndsRequest, with_asked_ends
 from trt_opt.errors import RequestError
-from trt_opt.files import write_atomically
+from trt_opt.files import require_free, write_atomically
 from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs, opset, opset_or_none
 from trt_opt.graph.save import save_model
@@ -31,6 +31,7 @@ from trt_opt.report.integer_ends import PREPROCESSING, note_text
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.codec import json_from_value
+from trt_opt.values.importing import ZeroPoints
 from trt_opt.values.precision import QuantizationReport
 from trt_opt.values.progress import Progress
 from trt_opt.values.rewriting import Change, PassReport, RewriteReport
@@ -50,6 +51,7 @@ class RewriteRequest:
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     ends: EndsRequest = field(default_factory=EndsRequest)
+    zero_points: ZeroPoints = "fold"
     force: bool = False
 
 
@@ -60,17 +62,18 @@ def rewritten_file(request: RewriteRequest, progress: Progress) -> RewriteReport
         RequestError: The output exists, or a pass or an input is unknown.
         ModelFileError: The model cannot be read.
     """
-    output = _free(Path(request.output), force=request.force)
+    output = require_free(Path(request.output), force=request.force)
     asked = with_asked_ends(load_model(request.model), request.ends)
     tail_file = output.with_suffix(".tail.onnx")
     if asked.tail is not None:
-        _free(tail_file, force=request.force)
+        require_free(tail_file, force=request.force)
     model = runnable(asked.model)
     if request.preprocess and request.data is None:
         raise RequestError("--preprocess says how images become inputs, and there are none", hint="--data FOLDER")
     data = () if request.data is None else _opened(request.data, request.preprocess, model)
     samples = tuple(islice(data, SAMPLES_FOR_PASSES))
-    choice = PassChoice(request.only, request.skip, request.ends.passes)
+    importing = None if request.only else ImportChoice(zero_points=request.zero_points)
+    choice = PassChoice(request.only, request.skip, request.ends.passes, importing=importing)
     with judge_for(target_or_default(request.target), thorough=True) as judge:
         rewritten, report = made_buildable(model, judge, samples, progress, choice=choice)
     report = _with_raised_opset(report, asked.model, model)
@@ -98,7 +101,7 @@ def calibrated_file(
         RequestError: The output exists, or there is nothing to calibrate with.
         DataError: The data do not fit.
     """
-    _free(output, force=force)
+    require_free(output, force=force)
     if recipe.calib_data is None:
         raise RequestError("there is nothing to calibrate with", hint="--calib-data DATA")
     cache_file = output.with_suffix(".cache")
@@ -132,13 +135,13 @@ def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: b
         RequestError: The output exists.
         UnsupportedModelError: No layer can run in INT8.
     """
-    _free(output, force=force)
+    require_free(output, force=force)
     target = target_or_default(recipe.target)
     require_method(recipe, target)
     cache_file = output.with_suffix(".cache")
     cache_version = _cache_version(target) if recipe.method == Implicit.name else None
     if cache_version is not None:
-        _free(cache_file, force=force)
+        require_free(cache_file, force=force)
     with judge_for(target, thorough=False) as judge:
         source, data = loaded(recipe, judge, progress)
     graph = float_graph(source.rewritten, precision_request(recipe))
@@ -146,7 +149,7 @@ def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: b
     result = quantized_graph(graph, table.ranges if table else {})
     note = output.with_suffix(f".{PREPROCESSING}")
     if result.ends is not None:
-        _free(note, force=force)
+        require_free(note, force=force)
     with OnnxRuntimeRunner(result.model, optimised=False):
         save_model(result.model, output)
     beside: dict[Path, str] = {}
@@ -196,18 +199,3 @@ def compared_files(
 def _opened(source: str, preprocess: str | None, model: onnx.ModelProto) -> Dataset:
     steps = preprocess_from_text(preprocess) if preprocess else None
     return open_dataset(source, graph_inputs(model), preprocess=steps)
-
-
-def _free(output: Path, *, force: bool) -> Path:
-    """The output path, if it may be written."""
-    try:
-        is_folder, exists = output.is_dir() or not output.name, output.exists()
-    except OSError as error:
-        raise RequestError(f"no file can be called so ({error.strerror})", where=f"{str(output)[:80]}…") from error
-    if is_folder:
-        raise RequestError("this is a folder, not a file", where=str(output), hint="name the file to write")
-    if exists and not force:
-        raise RequestError("the output file exists already", where=str(output), hint="--force overwrites it")
-    if not output.parent.is_dir():
-        raise RequestError("the folder to write into does not exist", where=str(output.parent))
-    return output

@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from trt_opt.errors import StorageError
+from trt_opt.errors import RequestError, StorageError
 
 _READ_BYTES = 1 << 20
 
@@ -92,3 +92,22 @@ def storage_error(error: OSError, path: Path, *, hint: str | None = None) -> Sto
     """The error to raise for what the operating system said about a path."""
     reason, advice = _REASONS.get(error.errno or 0, (error.strerror or str(error), None))
     return StorageError(reason, where=str(path), hint=hint or advice)
+
+
+def require_free(output: Path, *, force: bool) -> Path:
+    """The path of a file to write, if it may be written.
+
+    Raises:
+        RequestError: It exists and `force` is not given, or no file can be written there.
+    """
+    try:
+        is_folder, exists = output.is_dir() or not output.name, output.exists()
+    except OSError as error:
+        raise RequestError(f"no file can be called so ({error.strerror})", where=f"{str(output)[:80]}…") from error
+    if is_folder:
+        raise RequestError("this is a folder, not a file", where=str(output), hint="name the file to write")
+    if exists and not force:
+        raise RequestError("the output file exists already", where=str(output), hint="--force overwrites it")
+    if not output.parent.is_dir():
+        raise RequestError("the folder to write into does not exist", where=str(output.parent))
+    return output

@@ -60,8 +60,8 @@ class IntegerEndsRunner:
         ends = {end.name: end for end in self._ends.inputs}
         given = {name: self._given(ends[name], array) if name in ends else array for name, array in feed.items()}
         found = self._runner.infer(given)
-        scales = {end.name: end.scale for end in self._ends.outputs}
-        return {name: _dequantized(array, scales.get(name)) for name, array in found.items()}
+        outputs = {end.name: end for end in self._ends.outputs}
+        return {name: _dequantized(array, outputs.get(name)) for name, array in found.items()}
 
     def _given(self, end: IntegerEnd, array: NDArray[np.generic]) -> NDArray[np.generic]:
         if end.name in self._images:
@@ -81,8 +81,10 @@ def quantized(array: NDArray[np.generic], scale: float) -> NDArray[np.int8]:
     return nearest
 
 
-def _dequantized(array: NDArray[np.generic], scale: float | None) -> NDArray[np.generic]:
-    return array if scale is None else array.astype(np.float32) * np.float32(scale)
+def _dequantized(array: NDArray[np.generic], end: IntegerEnd | None) -> NDArray[np.generic]:
+    if end is None or end.scale is None:
+        return array
+    return np.asarray((array.astype(np.float32) - np.float32(end.zero_point or 0)) * np.float32(end.scale))
 
 
 def image_from_tensor(tensor: NDArray[np.generic], preprocess: Preprocess, *, where: str) -> NDArray[np.uint8]:

@@ -33,6 +33,7 @@ from trt_opt.preparation import (
     require_method,
 )
 from trt_opt.profiles import profile_for
+from trt_opt.quantize.given_ends import given_ends
 from trt_opt.quantize.stage import QuantizedGraph, float_graph, quantized_graph
 from trt_opt.recipe import Recipe, plain_from_recipe
 from trt_opt.report.integer_ends import PREPROCESSING, note_text
@@ -129,10 +130,12 @@ class _Build:
             write_atomically(self.folder / TABLE, json_from_value(table))
         if source.tail is not None:
             save_model(source.tail, self.folder / TAIL)
+        ends = final.ends or given_ends(source.original)
+        if ends is not None:
+            write_atomically(self.folder / PREPROCESSING, note_text(ends))
         if final.ends is not None:
-            write_atomically(self.folder / PREPROCESSING, note_text(final.ends))
             options = _at_ends(options, final.ends)
-        result = _Result(source, data, final, variants, measured, sizes, built, options, notes)
+        result = _Result(source, data, final, variants, measured, sizes, built, options, notes, ends)
         write_manifest(self._manifest(result), self.folder / MANIFEST)
 
     def _options(self, profile: Profile, values: Mapping[str, ValueRange]) -> BuildOptions:
@@ -199,7 +202,7 @@ class _Build:
             warnings=(*result.final.warnings, *result.notes, *_tail_note(result.source), *_data_warnings(result.data)),
             builder_warnings=result.built.warnings,
             packages=package_versions(),
-            ends=result.final.ends,
+            ends=result.ends,
         )
 
 
@@ -216,6 +219,7 @@ class _Result:
     built: BuiltEngine
     options: BuildOptions
     notes: tuple[str, ...]
+    ends: IntegerEnds | None
 
     def figures(self) -> tuple[Variant, ...]:
         return tuple(

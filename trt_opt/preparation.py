@@ -10,7 +10,7 @@ import onnx
 
 from calibrators import calibrator_from_text
 from trt_opt.acceptance import Judge
-from trt_opt.buildable import PassChoice, made_buildable
+from trt_opt.buildable import ImportChoice, PassChoice, made_buildable
 from trt_opt.calibrate.ranges import calibration_table
 from trt_opt.calibrate.table import check_table, table_from_file
 from trt_opt.datasets import open_dataset
@@ -18,17 +18,20 @@ from trt_opt.datasets.preprocess import Preprocess, preprocess_from_text
 from trt_opt.ends import with_asked_ends
 from trt_opt.errors import DataError, RequestError
 from trt_opt.graph.fingerprint import fingerprint
-from trt_opt.graph.float_types import holds_half_floats, widened_to_float32, with_float_weights
+from trt_opt.graph.float_types import holds_half_floats, widened_to_float32
 from trt_opt.graph.load import load_model
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.opset import converted_to_opset, with_standard_operators
 from trt_opt.graph.query import graph_inputs, opset
+from trt_opt.importing import SAMPLES_TO_MEASURE
+from trt_opt.quantize.importing.normal_form import normal_form
 from trt_opt.quantize.methods import METHODS, method_called
 from trt_opt.quantize.methods.implicit import Implicit
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, is_quantized, least_opset
 from trt_opt.quantize.target_needs import require_target
-from trt_opt.recipe import Recipe
+from trt_opt.recipe import Recipe, zero_points_from_text
 from trt_opt.values.calibration import CalibrationTable
+from trt_opt.values.placement import Taps
 from trt_opt.values.progress import Progress
 from trt_opt.values.rewriting import RewriteReport
 from trt_opt.values.samples import Dataset, Sample
@@ -123,8 +126,6 @@ def source_model(
     """
     original = runnable(model)
     wide = widened_to_float32(original) if holds_half_floats(original) else original
-    if not is_quantized(wide):
-        wide = with_float_weights(wide)
     rewritten, report = made_buildable(wide, judge, samples, progress, choice=choice)
     return SourceModel(path, original, with_unique_node_names(rewritten), report)
 
@@ -203,15 +204,39 @@ def ranges_table(
     return calibration_table(graph.model, graph.taps, data, calibrator, progress) if data is not None else None
 
 
+def import_choice(recipe: Recipe, model: onnx.ModelProto, data: DataSets, progress: Progress) -> ImportChoice:
+    """How a model that comes quantised is imported: on a few samples, and with the ranges of all where these count."""
+    samples = tuple(islice(data.calibration or data.evaluation or (), SAMPLES_TO_MEASURE))
+    ranges: dict[str, tuple[float, float]] = {}
+    if recipe.zero_points == "regrid" and data.calibration is not None and is_quantized(model):
+        ranges = _ranges_seen(model, data.calibration, progress)
+    return ImportChoice(
+        zero_points=zero_points_from_text(recipe.zero_points),
+        samples=samples,
+        ranges=ranges,
+        float_weights=precision_request(recipe).method is not None,
+    )
+
+
+def _ranges_seen(model: onnx.ModelProto, data: Dataset, progress: Progress) -> dict[str, tuple[float, float]]:
+    """The lowest and highest number of everything that a quantised model quantises, over all samples."""
+    normal = normal_form(with_unique_node_names(runnable(model))).model
+    quantised = dict.fromkeys(node.input[0] for node in normal.graph.node if node.op_type == "QuantizeLinear")
+    table = calibration_table(normal, Taps((), tuple(quantised)), data, calibrator_from_text("minmax"), progress)
+    return {name: (seen.low, seen.high) for name, seen in table.ranges.items()}
+
+
 def loaded(recipe: Recipe, judge: Judge, progress: Progress) -> tuple[SourceModel, DataSets]:
     """The first steps of every verb: read the model, change its ends as asked, open the data, run the passes."""
     path = Path(recipe.model)
     asked = with_asked_ends(load_model(path), recipe.ends)
     data = data_sets(recipe, asked.model)
+    request = precision_request(recipe)
     choice = PassChoice(
         skip=recipe.skip_pass,
         on_request=recipe.ends.passes,
-        least_opset=least_opset(precision_request(recipe)),
+        least_opset=least_opset(request),
+        importing=import_choice(recipe, asked.model, data, progress),
     )
     source = source_model(path, asked.model, data.first_samples, judge, progress, choice=choice)
     return replace(source, tail=asked.tail), data

@@ -17,6 +17,7 @@ from trt_opt.errors import RecipeError, RequestError
 from trt_opt.quantize.methods import method_called
 from trt_opt.values.codec import plain_from_value
 from trt_opt.values.engine import Manifest
+from trt_opt.values.importing import ZeroPoints
 from trt_opt.values.shapes import shapes_from_text
 from trt_opt.values.target import target_from_text
 
@@ -26,7 +27,7 @@ else:
     import tomli as tomllib
 
 WEIGHT_TYPES = ("int8", "int4")
-ZERO_POINTS = ("fold", "regrid")
+ZERO_POINTS: tuple[ZeroPoints, ...] = ("fold", "regrid")
 
 PATHS = ("model", "calib_data", "eval_data", "output", "table")
 
@@ -137,12 +138,9 @@ class Recipe:
         _ = self.ends
         if self.method is not None:
             method_called(self.method)
-        for name, value, known in (
-            ("weights", self.weights, WEIGHT_TYPES),
-            ("zero-points", self.zero_points, ZERO_POINTS),
-        ):
-            if value not in known:
-                raise RequestError(f"there is no --{name} {value}", hint=f"one of {', '.join(known)}")
+        zero_points_from_text(self.zero_points)
+        if self.weights not in WEIGHT_TYPES:
+            raise RequestError(f"there is no --weights {self.weights}", hint=f"one of {', '.join(WEIGHT_TYPES)}")
         for text in (self.min_shapes, self.opt_shapes, self.max_shapes):
             shapes_from_text(text or "")
 
@@ -160,6 +158,18 @@ class Recipe:
     def method(self) -> str | None:
         """The quantisation method; None where none was asked for."""
         return self.quantization or ("static" if self.int8 else None)
+
+
+def zero_points_from_text(text: str) -> ZeroPoints:
+    """What is written after --zero-points.
+
+    Raises:
+        RequestError: There is no such thing.
+    """
+    for known in ZERO_POINTS:
+        if text == known:
+            return known
+    raise RequestError(f"there is no --zero-points {text}", hint=f"one of {', '.join(ZERO_POINTS)}")
 
 
 def recipe_from_file(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from trt_opt.acceptance import judge_for
+from trt_opt.buildable import ImportChoice, PassChoice
 from trt_opt.errors import TrtOptError, UnsupportedModelError
 from trt_opt.graph.load import load_model
 from trt_opt.inspection.summary import summary_of
@@ -41,7 +42,9 @@ def survey_of(path: Path, targets: Sequence[Target], progress: Progress) -> Mode
 
 def _prepared(path: Path, model: onnx.ModelProto, target: Target, progress: Progress) -> SourceModel:
     with judge_for(target, thorough=True) as judge:
-        return source_model(path, model, (), judge, progress)
+        return source_model(
+            path, model, (), judge, progress, choice=PassChoice(importing=ImportChoice(float_weights=True))
+        )
 
 
 def _layers(model: onnx.ModelProto, notes: list[str]) -> tuple[LayerDecision, ...]:

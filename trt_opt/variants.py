@@ -9,7 +9,10 @@ import onnx
 
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.compare import compare_many
+from trt_opt.importing import exact_source
 from trt_opt.integer_runner import IntegerEndsRunner
+from trt_opt.quantize.given_ends import given_ends
+from trt_opt.quantize.quantized_models import is_quantized
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, QuantizedGraph, float_graph, quantized_graph
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.calibration import TensorRange
@@ -54,9 +57,22 @@ def accuracies(
     """How far every variant is from the model as given, on the same samples; nothing without data."""
     if dataset is None:
         return {}
-    reference = OnnxRuntimeRunner(original, optimised=True, name="FP32 on ONNX Runtime")
-    compared = compare_many(reference, [_runner(variant) for variant in variants], dataset, progress=progress)
+    reference: Runner = _reference(original)
+    candidates: list[Runner] = [_runner(variant) for variant in variants]
+    given = given_ends(original)
+    if given is not None:  # fed as it is; integers are not compared, but the numbers they stand for
+        answers = replace(given, inputs=())
+        reference = IntegerEndsRunner(reference, answers)
+        candidates = [IntegerEndsRunner(runner, answers) for runner in candidates]
+    compared = compare_many(reference, candidates, dataset, progress=progress)
     return {variant.name: found for variant, found in zip(variants, compared, strict=True)}
+
+
+def _reference(original: onnx.ModelProto) -> Runner:
+    """Runs the model as given; a quantised one without optimisations, which would make inexact kernels of its pairs."""
+    if not is_quantized(original):
+        return OnnxRuntimeRunner(original, optimised=True, name="FP32 on ONNX Runtime")
+    return OnnxRuntimeRunner(exact_source(original), optimised=False, name="the model as given on ONNX Runtime")
 
 
 def _runner(variant: GraphVariant) -> Runner:

@@ -94,16 +94,15 @@ def test_a_function_of_the_model_may_be_called_like_an_operator_of_onnx() -> Non
     assert not foreign_nodes(model)
 
 
-def test_quantised_operators_of_onnx_runtime_are_answered_with_the_format_to_export(folder: Path) -> None:
-    """The hint names QDQ, and no pass that never knew the operator speaks for it."""
-    scale, zero = np.float32(0.1), np.uint8(3)
-    constants = {"scale": np.asarray(scale), "zero": np.asarray(zero)}
+def test_quantised_operators_that_cannot_be_imported_are_answered_with_the_format_to_export(folder: Path) -> None:
+    """A scale known at run time alone: the hint names QDQ, and no pass that never knew the operator speaks for it."""
+    constants = {"zero": np.asarray(np.uint8(3))}
     nodes = [
         node("QuantizeLinear", "q", ["x", "scale", "zero"], "a"),
         node("QLinearSigmoid", "sigmoid", ["a", "scale", "zero", "scale", "zero"], "b", domain="com.microsoft"),
         node("DequantizeLinear", "dq", ["b", "scale", "zero"], "y"),
     ]
-    model = model_of(nodes, {"x": [2, 2]}, {"y": [2, 2]}, constants, opset=13)
+    model = model_of(nodes, {"x": [2, 2], "scale": []}, {"y": [2, 2]}, constants, opset=13)
     model.opset_import.add(domain="com.microsoft", version=1)
     done = rewritten(model)
     assert done.exit_code == 3

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from trt_opt import __version__
+from trt_opt.cli.advise import advise
 from trt_opt.cli.build import build
 from trt_opt.cli.calibrate import calibrate
 from trt_opt.cli.compare import compare
@@ -14,6 +15,8 @@ from trt_opt.cli.doctor import doctor
 from trt_opt.cli.engines import engines
 from trt_opt.cli.explain import explain
 from trt_opt.cli.inspect import inspect
+from trt_opt.cli.lint import lint
+from trt_opt.cli.qat import qat
 from trt_opt.cli.quantize import quantize
 from trt_opt.cli.rewrite import rewrite
 
@@ -26,7 +29,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done or passed · 1 the gate said no · 2 the request is wrong · "
     "3 this model cannot be handled as asked · 4 a stage failed · 5 something is missing here.",
 )
-for verb in (build, inspect, rewrite, calibrate, quantize, compare, doctor, explain):
+for verb in (build, advise, inspect, lint, rewrite, calibrate, quantize, qat, compare, doctor, explain):
     app.command()(verb)
 app.add_typer(engines, name="engines")
 

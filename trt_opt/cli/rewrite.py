@@ -27,6 +27,7 @@ def rewrite(
     widen_io: options.WidenIo = None,
     fp8_as_qdq: options.Fp8AsQdq = None,
     nms: options.Nms = None,
+    zero_points: options.ZeroPoints = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -40,6 +41,7 @@ def rewrite(
     from trt_opt.conversions import RewriteRequest, rewritten_file
     from trt_opt.ends import EndsRequest
     from trt_opt.errors import UnsupportedModelError
+    from trt_opt.recipe import zero_points_from_text
     from trt_opt.report.rewrite import show_rewrite
     from trt_opt.report.show import show
 
@@ -52,6 +54,7 @@ def rewrite(
         only=tuple(only or ()),
         skip=tuple(skip or ()),
         ends=EndsRequest(tuple(freeze_input or ()), bool(widen_io), bool(fp8_as_qdq), nms or "keep"),
+        zero_points=zero_points_from_text(zero_points or "fold"),
         force=force,
     )
     report = rewritten_file(request, TerminalProgress(session().err))

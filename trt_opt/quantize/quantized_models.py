@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from trt_opt.graph.index import GraphIndex
-from trt_opt.quantize.rules import COMPUTE_OPS
+from trt_opt.quantize.rules import COMPUTE_OPS, moves_data_only
 from trt_opt.values.precision import LayerDecision
 
 QUANTIZED_OPS = frozenset(
@@ -43,8 +43,7 @@ def _decision(node: onnx.NodeProto, index: GraphIndex) -> LayerDecision:
 
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return told("other", "converts between floats and integers")
-    makers = [index.producer(name) for name in node.input[:2]]
-    behind = [maker is not None and maker.op_type == "DequantizeLinear" for maker in makers]
+    behind = [_comes_from_pair(name, index) for name in node.input[:2]]
     if node.op_type not in COMPUTE_OPS:
         if behind and all(behind) and node.input:
             return told("int8", "the model as given quantises what it reads")
@@ -54,3 +53,11 @@ def _decision(node: onnx.NodeProto, index: GraphIndex) -> LayerDecision:
     if len(behind) == 2 and behind[1]:
         return told("int8-weights", "the model as given stores its weights quantised")
     return told("fp32", "the model as given leaves it in float")
+
+
+def _comes_from_pair(tensor: str, index: GraphIndex) -> bool:
+    """Whether a DequantizeLinear writes the tensor, maybe with nothing but data movement behind it."""
+    maker = index.producer(tensor)
+    while maker is not None and maker.op_type != "DequantizeLinear" and moves_data_only(maker, index):
+        maker = index.producer(maker.input[0])
+    return maker is not None and maker.op_type == "DequantizeLinear"

@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_opt.report.calibrate import data_text
+from trt_opt.report.importing import show_import
+from trt_opt.report.integer_ends import show_ends
 from trt_opt.report.show import size_text
 from trt_opt.values.accuracy import Comparison, TaskAccuracy
 from trt_opt.values.engine import BuildOutcome, Manifest, Variant
@@ -31,6 +33,10 @@ def show_build(outcome: BuildOutcome, console: Console) -> None:
     for label, text in (*_basis(manifest), *_layers(manifest.precision), *_timing(manifest), *_notes(manifest)):
         facts.add_row(label, Text(text))
     console.print(facts)
+    if manifest.rewrite.imported is not None:
+        show_import(manifest.rewrite.imported, console)
+    if manifest.ends is not None:
+        show_ends(manifest.ends, console)
     again = " (was there already)" if outcome.reused else ""
     console.print(f"engine    {outcome.engine}{again}", markup=False, soft_wrap=True)
     console.print(f"manifest  {outcome.manifest_path}", markup=False, soft_wrap=True)
@@ -41,7 +47,8 @@ def _variants(manifest: Manifest) -> Table:
         title=f"{manifest.model.name} for {manifest.options.target} ({manifest.library})", title_justify="left"
     )
     table.add_column("precision")
-    for heading in ("graph", "engine", "top-1", "top-1 same as FP32", "SQNR"):
+    given = "FP32" if manifest.rewrite.imported is None else "given"
+    for heading in ("graph", "engine", "top-1", f"top-1 same as {given}", "SQNR"):
         table.add_column(heading, justify="right")
     for variant in manifest.variants:
         table.add_row(*_row(variant))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trt_opt.datasets.preprocess import Preprocess, preprocess_from_text
 from trt_opt.values.integer_ends import IntegerEnd, IntegerEnds
@@ -20,7 +21,8 @@ def show_ends(ends: IntegerEnds, console: Console) -> None:
         table.add_column(heading)
     for end in (*ends.inputs, *ends.outputs):
         scale = "-" if end.scale is None else f"{end.scale:.6g}"
-        table.add_row(end.name, end.direction, end.dtype, _shape_text(end), scale, end.instruction)
+        cells = (end.name, end.direction, end.dtype, _shape_text(end), scale, end.instruction)
+        table.add_row(*map(Text, cells))  # a shape in brackets would be read as markup
     console.print(table)
 
 
@@ -42,13 +44,14 @@ def _code(end: IntegerEnd) -> tuple[str, ...]:
         return _image_code(end, preprocess_from_text(end.preprocess))
     if end.scale is None:
         return ()
+    limits = np.iinfo(end.dtype)
     scale = f"scale, zero_point = np.float32({np.float32(end.scale)!s}), {end.zero_point}"
     if end.direction == "input":
         return (
             "# x: the float numbers the model was trained with, preprocessed as it was trained",
             scale,
             "steps = np.rint(x / scale) + zero_point",
-            "integers = np.clip(steps, -128, 127).astype(np.int8)  # feed these",
+            f"integers = np.clip(steps, {limits.min}, {limits.max}).astype(np.{end.dtype})  # feed these",
         )
     return (
         "# integers: what the engine gives",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from trt_opt.report.importing import show_import
 from trt_opt.values.rewriting import Acceptance, PassReport, RewriteReport
 
 MOST = 8
@@ -14,6 +15,8 @@ MOST = 8
 
 def show_rewrite(report: RewriteReport, console: Console) -> None:
     """Prints changes, declines, what the target makes of the result, and how far it was verified."""
+    if report.imported is not None:
+        show_import(report.imported, console)
     for line in (*_passes(report), *_facts(report)):
         console.print(line, markup=False, soft_wrap=True)
 

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trt_opt.values.changes import Change, Decline
+from trt_opt.values.importing import ImportReport
 from trt_opt.values.summary import RefusedNode
 
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing a pass did: the node it concerns and what became of it."""
-
-    node: str
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class Decline:
-    """One thing a pass looked at and left alone, with the reason."""
-
-    node: str
-    why: str
+__all__ = ["Acceptance", "Change", "Decline", "PassReport", "RewriteReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +68,7 @@ class RewriteReport:
         tail: The file that holds what was split off the model, for ONNX Runtime; None where nothing was.
         before: What the target made of the model before; None where it was not asked.
         after: What it makes of the rewritten model.
+        imported: What became of a model that came quantised; None of another.
     """
 
     passes: tuple[PassReport, ...]
@@ -93,3 +82,4 @@ class RewriteReport:
     tail: str | None = None
     before: Acceptance | None = None
     after: Acceptance | None = None
+    imported: ImportReport | None = None
