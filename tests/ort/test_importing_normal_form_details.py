@@ -22,6 +22,8 @@ from ort.test_importing_normal_form_operators import (
 )
 from ort_session import outputs_of
 
+from trt_opt.graph.query import opset
+
 SIGNED = {"s": np.float32(0.05), "z": np.int8(0), "uz8": np.uint8(0)}
 
 
@@ -428,16 +430,18 @@ def test_pairs_of_onnx_runtimes_domain_become_onnxs(dtype: type) -> None:
     assert_same_numbers(source, found.model, [ROWS])
 
 
-def test_sixteen_bits_below_opset_21_stay_onnx_runtimes() -> None:
-    """ONNX has no 16-bit pairs there."""
+def test_sixteen_bits_below_opset_21_raise_the_opset() -> None:
+    """ONNX has no 16-bit pairs below it."""
     constants = {"s": np.float32(0.01), "z": np.uint16(100)}
     nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "y")]
     for entry in nodes:
         entry.domain = "com.microsoft"
     source = model_of(nodes, ROWS, constants, opset=17)
     found = brought(source)
-    assert found.model is source
-    assert {decline.why for decline in found.declined} == {"16 bits need opset 21"}
+    assert found.declined == ()
+    assert opset(found.model) == 21
+    assert {entry.domain for entry in found.model.graph.node} == {""}
+    assert_same_numbers(source, found.model, [ROWS])
 
 
 def test_embeddings_of_integers_are_stored_weights() -> None:

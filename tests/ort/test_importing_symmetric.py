@@ -347,6 +347,17 @@ def test_sixteen_bits_become_floats() -> None:
     assert [entry.becomes for entry in form.tensors] == ["float"]
 
 
+def test_a_relu_stands_where_a_grid_of_sixteen_bits_began_at_zero() -> None:
+    """Quantisers leave a Relu out where the integers begin at zero; floats need it back."""
+    graph = Graph()
+    graph.conv(graph.pair("x", 1 / 32767, 3, np.int16), "c", (3, 4))
+    graph.pair("c", 0.001, 0, np.uint16)
+    model = model_of(graph.nodes, {"x": [1, 3, 8, 8]}, {"c_dq": [1, 4, 6, 6]}, graph.constants, opset=21)
+    model.ir_version = 10
+    form = folded(model, images(1, 3, 8, 8))
+    assert [entry.op_type for entry in form.model.graph.node if entry.op_type == "Relu"] == ["Relu"]
+
+
 def test_scales_per_channel_are_declined() -> None:
     """An activation with a scale per channel stays as it is, with the reason."""
     graph = Graph()

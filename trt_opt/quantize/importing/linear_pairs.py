@@ -15,11 +15,6 @@ from trt_opt.quantize.importing.held_integers import ConstantGrid, Held, RunTime
 from trt_opt.quantize.importing.node_reading import input_of, integer_attribute
 from trt_opt.quantize.importing.stored_constants import dequantize_constant
 
-WIDE_OPSET = 21
-"""From this opset on the standard's QuantizeLinear writes 16 bits."""
-
-_WIDE = (TensorProto.INT16, TensorProto.UINT16)
-
 
 def quantize(node: onnx.NodeProto, graph: FloatGraph) -> bool:
     """A QuantizeLinear of an activation: written with explicit scalars, or left out where its input is on the grid."""
@@ -27,7 +22,6 @@ def quantize(node: onnx.NodeProto, graph: FloatGraph) -> bool:
         return False
     told = integer_attribute(node, "output_dtype") or TensorProto.UINT8
     grid = graph.grid(input_of(node, 1), input_of(node, 2), told)
-    _refuse_foreign(node, grid, graph)
     output = node.output[0]
     before = graph.integers_of(node.input[0])
     if before is not None and graph.held[before].grid == grid and not graph.index.is_read_elsewhere(output):
@@ -50,7 +44,6 @@ def dequantize(node: onnx.NodeProto, graph: FloatGraph) -> bool:
     if held is not None and isinstance(held.grid, RunTimeGrid):
         return _dequantize_dynamic(node, held, graph)
     grid = graph.grid(input_of(node, 1), input_of(node, 2), graph.element(source))
-    _refuse_foreign(node, grid, graph)
     if held is not None and held.grid != grid:
         raise UnreadableError("it reads integers of another grid")
     if held is not None and held.float_name is not None:
@@ -139,11 +132,6 @@ def _read_once(node: onnx.NodeProto, float_name: str, graph: FloatGraph) -> None
     if float_name != node.output[0]:
         graph.alias(node.output[0], float_name)
         graph.change(node.name, "another dequantises the same integers: left out")
-
-
-def _refuse_foreign(node: onnx.NodeProto, grid: ConstantGrid, graph: FloatGraph) -> None:
-    if node.domain and grid.element in _WIDE and graph.opset < WIDE_OPSET:
-        raise UnreadableError(f"16 bits need opset {WIDE_OPSET}")
 
 
 def _write(node: onnx.NodeProto, graph: FloatGraph, parameters: tuple[str, str], dropped: str = "") -> None:

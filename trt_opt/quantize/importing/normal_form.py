@@ -27,6 +27,8 @@ from trt_opt.values.changes import Change, Decline
 LEAST_OPSET = 13
 """From this opset on DequantizeLinear takes one scale per channel."""
 
+WIDE_TYPES = (onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
+
 _IR_VERSIONS = {LEAST_OPSET: 7, block_operators.BLOCK_OPSET: 10}
 """The IR versions that came with these opsets (onnx's docs/Versioning.md)."""
 
@@ -129,10 +131,12 @@ def _hold_integer_inputs(graph: FloatGraph) -> None:
 
 
 def _with_channels(model: onnx.ModelProto, graph: FloatGraph) -> onnx.ModelProto | None:
-    """The model in an opset that has scales per channel, or per block; None where it cannot be had."""
-    nodes = (node for node in model.graph.node if node.op_type == "DequantizeLinear")
-    has_blocks = any(integer_attribute(node, "block_size") for node in nodes)
-    least = block_operators.BLOCK_OPSET if has_blocks else LEAST_OPSET
+    """The model in an opset that has scales per channel, per block, or for 16 bits; None where it cannot be had."""
+    pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    wide = {tensor.name for tensor in model.graph.initializer if tensor.data_type in WIDE_TYPES}
+    has_blocks = any(integer_attribute(node, "block_size") for node in pairs)
+    is_recent = has_blocks or any(wide.intersection(node.input[2:]) for node in pairs)
+    least = block_operators.BLOCK_OPSET if is_recent else LEAST_OPSET
     if (opset_or_none(model) or least) >= least:
         return model
     try:

@@ -84,6 +84,7 @@ class ShiftFolding:
         self.padded = 0
         self._index = index
         self._quantizers = {plan.pair.quantize.name: plan for plan in plans if plan.pair.quantize is not None}
+        self._floats: dict[str, Held] = {}
         self._dequantizers = {plan.pair.dequantize.name: plan for plan in plans if plan.pair.dequantize is not None}
         wanted = {name: plan.shift for name, plan in self._quantizers.items() if plan.pair.dequantize is not None}
         given = {plan.pair.tensor: plan.shift for plan in self._dequantizers.values()}
@@ -134,6 +135,7 @@ class ShiftFolding:
         if plan is None or plan.becomes == "kept":
             self._other(node)
         elif plan.becomes == "float":
+            self._floats[node.name] = self._float_source(node, plan)
             self.writer.remove(node)
         elif plan.pair.dequantize is None:
             self._write_integers(node, plan.pair.grid)
@@ -145,10 +147,16 @@ class ShiftFolding:
             self._set_grid(node, plan)
             self.writer.retype(node.output[0])
 
+    def _float_source(self, node: onnx.NodeProto, plan: Plan) -> Held:
+        """What takes the place of a pair that is taken out."""
+        if missing_bounds(plan.pair.grid) == (None, None):
+            return self.writer.held(node.input[0])
+        return Held(self._bounded_source(node, self.writer.plain(node.input[0], node), plan))
+
     def _bounded_source(self, node: onnx.NodeProto, source: str, plan: Plan) -> str:
         """With the Relu that the old grid's end at zero stood for, where a new grid has no such end."""
         low, high = missing_bounds(plan.pair.grid)
-        if plan.becomes != "regridded" or (low is None and high is None):
+        if plan.becomes == "folded" or (low is None and high is None):
             return source
         if low is not None:
             if node.input[0] in self._not_negative:
@@ -164,7 +172,7 @@ class ShiftFolding:
             return
         quantize = plan.pair.quantize
         if plan.becomes == "float" and quantize is not None:
-            self.writer.alias(node, node.output[0], self.writer.held(quantize.input[0]))
+            self.writer.alias(node, node.output[0], self._floats[quantize.name])
             self.writer.changed.append(Change(node.name, "integers of 16 bits taken out: floats are finer"))
         elif quantize is not None:
             self._set_grid(node, plan)
