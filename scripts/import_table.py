@@ -91,7 +91,7 @@ class Row:
 def measured(model: Path, data: Path, name: str, mode: str) -> Row:
     """Runs `trt-opt build` once and reads its JSON."""
     with tempfile.TemporaryDirectory() as store:
-        command = [sys.executable, "-m", "trt_opt", "build", str(model), "--int8", "--no-fp16", "--no-baselines"]
+        command = [sys.executable, "-m", "trt_opt", "build", str(model), "--no-baselines"]
         command += ["--json", "--target", "rtx:8.6", "--eval-data", str(data), "--zero-points", mode]
         done = subprocess.run([*command, "--output", store], capture_output=True, text=True, check=False)
         if done.returncode:
@@ -200,7 +200,7 @@ def page_of(rows: Sequence[Row], complete: bool) -> str:
     missing = "" if complete else "\nThe collection of real models was not there: only the digits sample is shown.\n"
     return f"""# What importing quantised models costs
 
-Models quantised elsewhere, imported by `trt-opt build MODEL --int8 --no-fp16 --target rtx:8.6`, against the model as
+Models quantised elsewhere, imported by `trt-opt build MODEL --target rtx:8.6`, against the model as
 given on ONNX Runtime. "fold" keeps every grid and moves its zero-point into biases, "regrid" chooses symmetric grids.
 Simulated on ONNX Runtime: no engine ran. The last but two columns count convolutions and products by precision, and the
 Pads that fold puts in front of padded convolutions.

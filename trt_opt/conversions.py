@@ -23,7 +23,15 @@ from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs, opset, opset_or_none
 from trt_opt.graph.save import save_model
 from trt_opt.passes.clean_up.raise_opset import RaiseOpset
-from trt_opt.preparation import SAMPLES_FOR_PASSES, loaded, precision_request, ranges_table, require_method, runnable
+from trt_opt.preparation import (
+    SAMPLES_FOR_PASSES,
+    import_notes,
+    loaded,
+    precision_request,
+    ranges_table,
+    require_method,
+    runnable,
+)
 from trt_opt.quantize.methods.implicit import Implicit
 from trt_opt.quantize.stage import float_graph, quantized_graph
 from trt_opt.recipe import Recipe
@@ -160,7 +168,10 @@ def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: b
     for file, text in beside.items():
         write_atomically(file, text)
     data_used = table.data if table else None
-    return QuantizationReport(str(output), result.plan, data_used, result.warnings, tuple(map(str, beside)))
+    warnings = (*import_notes(recipe, source), *result.warnings)
+    return QuantizationReport(
+        str(output), result.plan, data_used, warnings, tuple(map(str, beside)), source.report.imported
+    )
 
 
 def _cache_version(target: Target) -> str:

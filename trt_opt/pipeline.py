@@ -27,6 +27,7 @@ from trt_opt.guilty_node import with_guilty_node
 from trt_opt.preparation import (
     DataSets,
     SourceModel,
+    import_notes,
     loaded,
     precision_request,
     ranges_table,
@@ -199,7 +200,13 @@ class _Build:
             rewrite=replace(result.source.report, tail=TAIL if result.source.tail else None),
             variants=result.figures(),
             seconds={stage: round(seconds, 3) for stage, seconds in self.watch.seconds.items()},
-            warnings=(*result.final.warnings, *result.notes, *_tail_note(result.source), *_data_warnings(result.data)),
+            warnings=(
+                *import_notes(self.recipe, result.source),
+                *result.final.warnings,
+                *result.notes,
+                *_tail_note(result.source),
+                *_data_warnings(result.data),
+            ),
             builder_warnings=result.built.warnings,
             packages=package_versions(),
             ends=result.ends,

@@ -27,6 +27,7 @@ from trt_opt.importing import SAMPLES_TO_MEASURE
 from trt_opt.quantize.importing.normal_form import normal_form
 from trt_opt.quantize.methods import METHODS, method_called
 from trt_opt.quantize.methods.implicit import Implicit
+from trt_opt.quantize.methods.static import Static
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, is_quantized, least_opset
 from trt_opt.quantize.target_needs import require_target
 from trt_opt.recipe import Recipe, zero_points_from_text
@@ -171,6 +172,24 @@ def precision_request(recipe: Recipe) -> PrecisionRequest:
     )
 
 
+def import_notes(recipe: Recipe, source: SourceModel) -> tuple[str, ...]:
+    """What the user should know about the quantisation that the model came with."""
+    found = source.report.imported
+    if found is None or found.undone is not None:
+        return ()
+    notes = []
+    if "dynamic" in found.kinds and precision_request(recipe).method is None:
+        notes.append(
+            "the model came dynamically quantised, which TensorRT does not have: its weights stay INT8, its "
+            "activations are float; --int8 --calib-data DATA makes them INT8 too"
+        )
+    elif "dynamic" in found.kinds:
+        notes.append("the model came dynamically quantised; its activations got fixed ranges from the calibration data")
+    if is_quantized(source.rewritten) and recipe.int8 and recipe.calib_data is not None:
+        notes.append("the model came quantised and keeps its scales: the calibration data only tell what FP16 can hold")
+    return tuple(notes)
+
+
 def _image(recipe: Recipe) -> Preprocess | None:
     """How the UINT8 image that goes in becomes the model's input; None without `image_input`."""
     return preprocess_from_text(recipe.preprocess) if recipe.image_input and recipe.preprocess else None
@@ -227,7 +246,11 @@ def _ranges_seen(model: onnx.ModelProto, data: Dataset, progress: Progress) -> d
 
 
 def loaded(recipe: Recipe, judge: Judge, progress: Progress) -> tuple[SourceModel, DataSets]:
-    """The first steps of every verb: read the model, change its ends as asked, open the data, run the passes."""
+    """The first steps of every verb: read the model, change its ends as asked, open the data, import, run the passes.
+
+    Raises:
+        RequestError: A method was asked for that has nothing to do, because the model came quantised.
+    """
     path = Path(recipe.model)
     asked = with_asked_ends(load_model(path), recipe.ends)
     data = data_sets(recipe, asked.model)
@@ -239,4 +262,9 @@ def loaded(recipe: Recipe, judge: Judge, progress: Progress) -> tuple[SourceMode
         importing=import_choice(recipe, asked.model, data, progress),
     )
     source = source_model(path, asked.model, data.first_samples, judge, progress, choice=choice)
+    if recipe.method not in (None, Static.name) and is_quantized(source.rewritten):
+        raise RequestError(
+            f"the model came quantised and keeps its quantisation: --quantization {recipe.method} has nothing to do",
+            hint="give the float model it was made from, or leave the option out",
+        )
     return replace(source, tail=asked.tail), data

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trt_opt.report.calibrate import data_text
+from trt_opt.report.importing import show_import
 from trt_opt.values.precision import LABELS, PrecisionPlan, QuantizationReport
 
 
@@ -18,6 +19,8 @@ def plan_renderer(*, explain: bool) -> Callable[[QuantizationReport, Console], N
         if explain:
             console.print(_layers(report.plan))
         console.print(f"layers    {len(report.plan.layers)} nodes: {report.plan.counts}", markup=False)
+        if report.imported is not None:
+            show_import(report.imported, console)
         if report.data is not None:
             console.print(f"ranges    {data_text(report.data)}", markup=False)
         for warning in report.warnings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from trt_opt.values.importing import ImportReport
 from trt_opt.values.samples import DataProvenance
 
 Precision = Literal["fp32", "fp16", "int8", "fp8", "int8-weights", "int4-weights", "other"]
@@ -83,6 +84,7 @@ class QuantizationReport:
         plan: The precision of every layer.
         data: What the ranges rest on; None without calibration.
         warnings: What the user should know.
+        imported: What became of a model that came quantised; None of another.
     """
 
     output: str
@@ -90,3 +92,4 @@ class QuantizationReport:
     data: DataProvenance | None
     warnings: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    imported: ImportReport | None = None
