@@ -220,7 +220,9 @@ def ranges_table(
                 where=recipe.table,
             )
         return table
-    return calibration_table(graph.model, graph.taps, data, calibrator, progress) if data is not None else None
+    if data is None:
+        return None
+    return calibration_table(graph.model, graph.taps, data, calibrator, progress, optimised=not graph.came_quantized)
 
 
 def import_choice(recipe: Recipe, model: onnx.ModelProto, data: DataSets, progress: Progress) -> ImportChoice:
@@ -241,7 +243,8 @@ def _ranges_seen(model: onnx.ModelProto, data: Dataset, progress: Progress) -> d
     """The lowest and highest number of everything that a quantised model quantises, over all samples."""
     normal = normal_form(with_unique_node_names(runnable(model))).model
     quantised = dict.fromkeys(node.input[0] for node in normal.graph.node if node.op_type == "QuantizeLinear")
-    table = calibration_table(normal, Taps((), tuple(quantised)), data, calibrator_from_text("minmax"), progress)
+    taps, calibrator = Taps((), tuple(quantised)), calibrator_from_text("minmax")
+    table = calibration_table(normal, taps, data, calibrator, progress, optimised=False)
     return {name: (seen.low, seen.high) for name, seen in table.ranges.items()}
 
 

@@ -20,7 +20,13 @@ from trt_opt.values.shapes_seen import ShapesSeen
 
 
 def calibration_table(
-    model: onnx.ModelProto, taps: Taps, dataset: Dataset, calibrator: Calibrator, progress: Progress
+    model: onnx.ModelProto,
+    taps: Taps,
+    dataset: Dataset,
+    calibrator: Calibrator,
+    progress: Progress,
+    *,
+    optimised: bool = True,
 ) -> CalibrationTable:
     """Runs the float model over the data and returns the range of every tapped tensor.
 
@@ -33,6 +39,7 @@ def calibration_table(
         dataset: The samples; each is run once.
         calibrator: Chooses the thresholds.
         progress: Told of every sample.
+        optimised: Whether ONNX Runtime may fuse; of a quantised model it would make kernels that may saturate.
 
     Raises:
         DataError: There is no sample, one with which a calibrated tensor becomes NaN or infinite, or the data changed
@@ -43,7 +50,7 @@ def calibration_table(
     # Hashing leaves the interpreter lock, and creating the session keeps one core busy.
     with ThreadPoolExecutor(1) as aside:
         model_sha256 = aside.submit(fingerprint, model)
-        seen = _data_pass(OnnxRuntimeRunner(model, optimised=True, outputs=taps.all), dataset, reduction, progress)
+        seen = _data_pass(OnnxRuntimeRunner(model, optimised=optimised, outputs=taps.all), dataset, reduction, progress)
     return CalibrationTable(
         model_sha256=model_sha256.result(),
         data=dataset.provenance(),

@@ -27,6 +27,9 @@ from trt_opt.values.changes import Change, Decline
 LEAST_OPSET = 13
 """From this opset on DequantizeLinear takes one scale per channel."""
 
+FREE_INITIALISERS = 4
+"""The first IR version in which an initialiser need not be a graph input."""
+
 WIDE_TYPES = (onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
 
 _IR_VERSIONS = {LEAST_OPSET: 7, block_operators.BLOCK_OPSET: 10}
@@ -91,6 +94,8 @@ def normal_form(model: onnx.ModelProto) -> NormalForm:
     kinds = tuple(_kinds(named))
     if not kinds:
         return NormalForm(model, (), (), ())
+    if named.ir_version < FREE_INITIALISERS:
+        named = _raised(named)
     graph = FloatGraph(GraphIndex(infer_shapes(named)))
     _hold_integer_inputs(graph)
     for node in named.graph.node:
@@ -105,6 +110,14 @@ def normal_form(model: onnx.ModelProto) -> NormalForm:
     if result is None:
         return NormalForm(model, (), declined, kinds)
     return NormalForm(result, changed, declined, kinds)
+
+
+def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in a format whose initialisers need not be graph inputs too."""
+    raised = onnx.ModelProto()
+    raised.CopyFrom(model)
+    raised.ir_version = FREE_INITIALISERS
+    return raised
 
 
 def _rewrite(node: onnx.NodeProto, graph: FloatGraph) -> None:
