@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trt_opt.graph.names import fresh_name, tensor_names
 from trt_opt.graph.tensors import graphs_of
+from trt_opt.graph.writer import drop_unread
 
 HALF_TYPES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
@@ -124,10 +125,7 @@ def with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in nodes:
         array = dequantized(node, [numpy_helper.to_array(constants[name]) for name in node.input if name])
         floats.graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
-    read = {name for graph in graphs_of(floats.graph) for node in graph.node for name in node.input}
-    stored = [tensor for tensor in floats.graph.initializer if tensor.name in read]
-    del floats.graph.initializer[:]
-    floats.graph.initializer.extend(stored)
+    drop_unread(floats)
     return floats
 
 

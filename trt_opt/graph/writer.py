@@ -91,15 +91,22 @@ class GraphWriter:
 
 
 def drop_unread(model: onnx.ModelProto) -> None:
-    """Takes out the initialisers that nothing reads and the types of tensors that nothing writes, in place."""
+    """Takes out the initialisers that nothing reads and the types of tensors that nothing writes, in place.
+
+    An initialiser that is listed as a graph input too, as old files must, goes from there as well: left behind, it
+    would have to be fed.
+    """
     graph = model.graph
     read = {name for node in graph.node for name in (*node.input, *captured_names(node))}
     read |= {value.name for value in graph.output}
     written = {name for node in graph.node for name in node.output}
-    ends = {value.name for value in graph.input}
-    initializers = [tensor for tensor in graph.initializer if tensor.name in read or tensor.name in ends]
+    unread = {tensor.name for tensor in graph.initializer} - read
+    initializers = [tensor for tensor in graph.initializer if tensor.name not in unread]
+    inputs = [value for value in graph.input if value.name not in unread]
     values = [value for value in graph.value_info if value.name in written]
     del graph.initializer[:]
     graph.initializer.extend(initializers)
+    del graph.input[:]
+    graph.input.extend(inputs)
     del graph.value_info[:]
     graph.value_info.extend(values)

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from trt_opt.graph.index import GraphIndex, captured_names
 from trt_opt.graph.names import fresh_name, tensor_names
 from trt_opt.graph.tensors import subgraphs_of
+from trt_opt.graph.writer import drop_unread
 from trt_opt.quantize.fp16_risks import LARGEST, may_saturate
 
 FLOAT32_ONLY_INPUTS = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1)})
@@ -122,7 +123,7 @@ class _Caster:
             self._need_fp32(value.name)
         del graph.node[:]
         graph.node.extend(_without_unread_casts(self._ordered, {value.name for value in graph.output}))
-        self._drop_what_nobody_reads()
+        drop_unread(self._model)
         return self._model
 
     def _convert(self, node: onnx.NodeProto) -> None:
@@ -177,18 +178,6 @@ class _Caster:
     def _add_cast(self, source: str, target: str, to: int) -> None:
         name = fresh_name(f"{target}_cast", self._node_names)
         self._ordered.append(helper.make_node("Cast", [source], [target], name=name, to=to))
-
-    def _drop_what_nobody_reads(self) -> None:
-        graph = self._model.graph
-        written = {name for node in graph.node for name in node.output}
-        read = {name for node in graph.node for name in (*node.input, *captured_names(node))}
-        read |= {value.name for value in graph.output}
-        initializers = [tensor for tensor in graph.initializer if tensor.name in read]
-        values = [value for value in graph.value_info if value.name in written]
-        del graph.initializer[:]
-        graph.initializer.extend(initializers)
-        del graph.value_info[:]
-        graph.value_info.extend(values)
 
 
 def _set_cast_target(node: onnx.NodeProto, to: int) -> None:
