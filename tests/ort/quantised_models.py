@@ -268,6 +268,7 @@ def with_float_kernels(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     exact = onnx.ModelProto()
     exact.CopyFrom(model)
+    exact.ir_version = max(model.ir_version, 4)  # before, every initialiser would have to be a graph input
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:

@@ -14,6 +14,9 @@ from onnx import helper, numpy_helper
 from trt_opt.graph.index import captured_names
 from trt_opt.graph.names import fresh_name, tensor_names
 
+FREE_INITIALISERS = 4
+"""The first IR version in which an initialiser need not be a graph input."""
+
 
 class GraphWriter:
     """A copy of a model under construction; `finished` gives it out once everything is said.
@@ -31,6 +34,7 @@ class GraphWriter:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
+        self.model.ir_version = max(model.ir_version, FREE_INITIALISERS)
         self.nodes: dict[str, onnx.NodeProto] = {node.name: node for node in self.model.graph.node}
         self._tensors = tensor_names(self.model.graph)
         self._node_names = set(self.nodes)

@@ -14,6 +14,7 @@ from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.opset import converted_to_opset
 from trt_opt.graph.query import infer_shapes, opset_or_none
 from trt_opt.graph.tensors import subgraphs_of
+from trt_opt.graph.writer import FREE_INITIALISERS
 from trt_opt.quantize.importing import block_operators, data_movement, dynamic_operators, linear_pairs, stored_constants
 from trt_opt.quantize.importing.channel_factors import with_factors_in_scales
 from trt_opt.quantize.importing.constants import ConstantReader
@@ -26,9 +27,6 @@ from trt_opt.values.changes import Change, Decline
 
 LEAST_OPSET = 13
 """From this opset on DequantizeLinear takes one scale per channel."""
-
-FREE_INITIALISERS = 4
-"""The first IR version in which an initialiser need not be a graph input."""
 
 WIDE_TYPES = (onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
 
