@@ -199,8 +199,8 @@ def compared_files(
     reference, candidate = (load_model(file) for file in files)
     data = _opened(source, preprocess, reference)
     return compare(
-        OnnxRuntimeRunner(reference, optimised=False, name=f"{files[0]} on ONNX Runtime"),
-        OnnxRuntimeRunner(candidate, optimised=False, name=f"{files[1]} on ONNX Runtime"),
+        OnnxRuntimeRunner(reference, optimised=False, name=f"{files[0]} on ONNX Runtime", rounds_halves=True),
+        OnnxRuntimeRunner(candidate, optimised=False, name=f"{files[1]} on ONNX Runtime", rounds_halves=True),
         data,
         limits=limits,
         progress=progress,

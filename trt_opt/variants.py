@@ -77,5 +77,5 @@ def _reference(original: onnx.ModelProto) -> Runner:
 
 def _runner(variant: GraphVariant) -> Runner:
     """Runs a variant on the float model's data."""
-    runner = OnnxRuntimeRunner(variant.model, optimised=False, name=f"{variant.name} {SIMULATED}")
+    runner = OnnxRuntimeRunner(variant.model, optimised=False, name=f"{variant.name} {SIMULATED}", rounds_halves=True)
     return runner if variant.ends is None else IntegerEndsRunner(runner, variant.ends)

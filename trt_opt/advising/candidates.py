@@ -180,7 +180,7 @@ def _comparisons(
 ) -> tuple[Comparison, ...]:
     reference = OnnxRuntimeRunner(original, optimised=True, name="the model as given on ONNX Runtime")
     runners = [
-        OnnxRuntimeRunner(entry.written.model, optimised=False, name=f"{entry.label} {SIMULATED}")
+        OnnxRuntimeRunner(entry.written.model, optimised=False, name=f"{entry.label} {SIMULATED}", rounds_halves=True)
         for entry in candidates
         if entry.written is not None
     ]

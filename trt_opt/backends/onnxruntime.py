@@ -19,6 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from polygraphy.backend.onnxrt import OnnxrtRunner
 
 from trt_opt.backends.onnxruntime_fp16 import with_rounding_quantizers
+from trt_opt.backends.rounded_halves import with_rounded_halves
 from trt_opt.errors import DataError, StageError, TrtOptError, UnsupportedModelError
 from trt_opt.graph.query import graph_inputs, graph_outputs
 from trt_opt.graph.save import SINGLE_FILE_LIMIT_BYTES, save_model
@@ -72,6 +73,8 @@ class OnnxRuntimeRunner:
         optimised: Whether ONNX Runtime may optimise the graph.
         outputs: Tensors to return beside the graph's outputs.
         name: What results call this runner.
+        rounds_halves: Whether every FP16 tensor is rounded to FP16, as a device would; ONNX Runtime by itself computes
+            on in float32.
 
     Raises:
         UnsupportedModelError: On entering: ONNX Runtime cannot load the model.
@@ -84,8 +87,10 @@ class OnnxRuntimeRunner:
         optimised: bool,
         outputs: Sequence[str] = (),
         name: str = "ONNX Runtime",
+        rounds_halves: bool = False,
     ) -> None:
         self.name = name
+        self._rounds_halves = rounds_halves
         self._model = _with_outputs(model, outputs) if outputs else model
         self._optimised = optimised
         self._runner: Any = None
@@ -101,8 +106,9 @@ class OnnxRuntimeRunner:
         return graph_outputs(self._model)
 
     def __enter__(self) -> OnnxRuntimeRunner:
+        model = with_rounded_halves(self._model) if self._rounds_halves else self._model
         with _translated("load"):
-            session = session_for(with_rounding_quantizers(self._model), optimised=self._optimised)
+            session = session_for(with_rounding_quantizers(model), optimised=self._optimised)
         runner = OnnxrtRunner(session, name=self.name)
         runner.activate()
         self._names = {spec.name for spec in self.inputs}

@@ -102,7 +102,7 @@ def _basis(facts: AdviceFacts) -> Iterator[Fact]:
     if facts.evaluation is not None:
         labels = "with labels" if facts.has_labels else "without labels"
         yield "accuracy", f"{data_text(facts.evaluation)}, {labels}; simulated on ONNX Runtime"
-        yield "", "where FP16 layers have rounded constants and compute in FP32: their own rounding is not seen"
+        yield "", "FP16 tensors are rounded to FP16; what a layer adds up inside is float32"
     if facts.calibration is not None and facts.calibration != facts.evaluation:
         yield "ranges", data_text(facts.calibration)
     yield from (("note", note) for note in facts.notes)
