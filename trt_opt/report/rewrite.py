@@ -71,6 +71,20 @@ def _lines(entry: PassReport) -> list[str]:
         return [f"{entry.name}: rolled back, {entry.rolled_back}"]
     lines = [f"{entry.name}: {len(entry.changed)} changed, {len(entry.declined)} declined"]
     lines += [f"  {change.node}: {change.what}" for change in entry.changed[:MOST]]
-    lines += [f"  {decline.node}: left alone, {decline.why}" for decline in entry.declined[:MOST]]
-    hidden = max(0, len(entry.changed) - MOST) + max(0, len(entry.declined) - MOST)
+    declined = [_decline(why, nodes) for why, nodes in _by_reason(entry).items()]
+    lines += declined[:MOST]
+    hidden = max(0, len(entry.changed) - MOST) + max(0, len(declined) - MOST)
     return lines + [f"  and {hidden} more: --json lists them"] * (hidden > 0)
+
+
+def _by_reason(entry: PassReport) -> dict[str, list[str]]:
+    """What was left alone, reason by reason."""
+    found: dict[str, list[str]] = {}
+    for decline in entry.declined:
+        found.setdefault(decline.why, []).append(decline.node)
+    return found
+
+
+def _decline(why: str, nodes: list[str]) -> str:
+    others = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+    return f"  {nodes[0]}{others}: left alone, {why}"
