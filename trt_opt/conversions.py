@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from calibrators import CalibrationCache, text_from_cache
+from calibrators import CalibrationCache, CalibratorError, text_from_cache
 from trt_opt.acceptance import judge_for
 from trt_opt.backends import target_or_default
 from trt_opt.backends.machine import package_versions
@@ -22,6 +22,7 @@ from trt_opt.files import require_free, write_atomically
 from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs, opset, opset_or_none
 from trt_opt.graph.save import save_model
+from trt_opt.importing import exact_source
 from trt_opt.passes.clean_up.raise_opset import RaiseOpset
 from trt_opt.preparation import (
     SAMPLES_FOR_PASSES,
@@ -32,8 +33,9 @@ from trt_opt.preparation import (
     require_method,
     runnable,
 )
+from trt_opt.quantize.methods.full_integer import FullInteger
 from trt_opt.quantize.methods.implicit import Implicit
-from trt_opt.quantize.stage import float_graph, quantized_graph
+from trt_opt.quantize.stage import float_graph, is_quantized, quantized_graph
 from trt_opt.recipe import Recipe
 from trt_opt.report.integer_ends import PREPROCESSING, note_text
 from trt_opt.values.accuracy import Comparison
@@ -70,7 +72,7 @@ def rewritten_file(request: RewriteRequest, progress: Progress) -> RewriteReport
         RequestError: The output exists, or a pass or an input is unknown.
         ModelFileError: The model cannot be read.
     """
-    output = require_free(Path(request.output), force=request.force)
+    output = require_free(Path(request.output), force=request.force, source=request.model)
     asked = with_asked_ends(load_model(request.model), request.ends)
     tail_file = output.with_suffix(".tail.onnx")
     if asked.tail is not None:
@@ -109,10 +111,13 @@ def calibrated_file(
         RequestError: The output exists, or there is nothing to calibrate with.
         DataError: The data do not fit.
     """
-    require_free(output, force=force)
+    require_free(output, force=force, source=recipe.model)
     if recipe.calib_data is None:
         raise RequestError("there is nothing to calibrate with", hint="--calib-data DATA")
     cache_file = output.with_suffix(".cache")
+    if cache_version is not None:
+        _require_version(cache_version)
+        _require_cache_free(cache_file, output, force=force)
     target = target_or_default(recipe.target)
     require_method(recipe, target)
     with judge_for(target, thorough=False) as judge:
@@ -125,6 +130,21 @@ def calibrated_file(
     if cache_version is not None:
         write_atomically(cache_file, cache_from_table(table, cache_version))
     return table
+
+
+def _require_version(version: str) -> None:
+    """Refuses what is no version of TensorRT before any data are run."""
+    try:
+        text_from_cache(CalibrationCache(version, "EntropyCalibration2", {}))
+    except CalibratorError as error:
+        raise RequestError(f"--cache: {error}", hint="--cache 8.6.1") from error
+
+
+def _require_cache_free(cache_file: Path, output: Path, *, force: bool) -> None:
+    """Refuses to write a cache over a file that is there, or over the one it is to lie beside."""
+    if cache_file == output:
+        raise RequestError("the calibration cache would have the same name", where=str(output), hint="-o TABLE.json")
+    require_free(cache_file, force=force)
 
 
 def cache_from_table(table: CalibrationTable, version: str) -> str:
@@ -140,24 +160,27 @@ def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: b
     With implicit quantisation the model stays float, and TensorRT's calibration cache is written beside it.
 
     Raises:
-        RequestError: The output exists.
-        UnsupportedModelError: No layer can run in INT8.
+        RequestError: The output or what lies beside it exists, or the method needs data that are not there.
+        TargetError: The target cannot run the method's graph.
+        UnsupportedModelError: No layer can be quantised as asked, or a GPU of the target lacks the kernels.
+        DataError: The data do not fit.
+        StaleError: The calibration table was made for something else.
     """
-    require_free(output, force=force)
+    require_free(output, force=force, source=recipe.model)
     target = target_or_default(recipe.target)
     require_method(recipe, target)
     cache_file = output.with_suffix(".cache")
     cache_version = _cache_version(target) if recipe.method == Implicit.name else None
     if cache_version is not None:
         require_free(cache_file, force=force)
+    note = output.with_suffix(f".{PREPROCESSING}")
+    if recipe.method == FullInteger.name:
+        require_free(note, force=force)
     with judge_for(target, thorough=False) as judge:
         source, data = loaded(recipe, judge, progress)
     graph = float_graph(source.rewritten, precision_request(recipe))
     table = ranges_table(recipe, graph, data.calibration, progress)
     result = quantized_graph(graph, table.ranges if table else {})
-    note = output.with_suffix(f".{PREPROCESSING}")
-    if result.ends is not None:
-        require_free(note, force=force)
     with OnnxRuntimeRunner(result.model, optimised=False):
         save_model(result.model, output)
     beside: dict[Path, str] = {}
@@ -168,9 +191,14 @@ def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: b
     for file, text in beside.items():
         write_atomically(file, text)
     data_used = table.data if table else None
-    warnings = (*import_notes(recipe, source), *result.warnings)
+    warnings = [*import_notes(recipe, source), *result.warnings]
+    if cache_version is not None:
+        warnings.append(
+            f"the file is float; TensorRT chooses what runs in INT8: trtexec --onnx={output} --int8 --fp16 "
+            f"--calib={cache_file}"
+        )
     return QuantizationReport(
-        str(output), result.plan, data_used, warnings, tuple(map(str, beside)), source.report.imported
+        str(output), result.plan, data_used, tuple(warnings), tuple(map(str, beside)), source.report.imported
     )
 
 
@@ -191,20 +219,19 @@ def _cache_version(target: Target) -> str:
 def compared_files(
     files: tuple[str, str], source: str, preprocess: str | None, limits: Limits, progress: Progress
 ) -> Comparison:
-    """Compares two model files on data, both in ONNX Runtime.
+    """Compares two model files on data, both in ONNX Runtime; quantised ones in a form that it runs exactly.
 
     Raises:
         DataError: The data do not fit the models.
     """
     reference, candidate = (load_model(file) for file in files)
     data = _opened(source, preprocess, reference)
-    return compare(
-        OnnxRuntimeRunner(reference, optimised=False, name=f"{files[0]} on ONNX Runtime", rounds_halves=True),
-        OnnxRuntimeRunner(candidate, optimised=False, name=f"{files[1]} on ONNX Runtime", rounds_halves=True),
-        data,
-        limits=limits,
-        progress=progress,
-    )
+    return compare(_runner(reference, files[0]), _runner(candidate, files[1]), data, limits=limits, progress=progress)
+
+
+def _runner(model: onnx.ModelProto, file: str) -> OnnxRuntimeRunner:
+    exact = exact_source(model) if is_quantized(model) else model
+    return OnnxRuntimeRunner(exact, optimised=False, name=f"{file} on ONNX Runtime", rounds_halves=True)
 
 
 def _opened(source: str, preprocess: str | None, model: onnx.ModelProto) -> Dataset:

@@ -94,20 +94,51 @@ def storage_error(error: OSError, path: Path, *, hint: str | None = None) -> Sto
     return StorageError(reason, where=str(path), hint=hint or advice)
 
 
-def require_free(output: Path, *, force: bool) -> Path:
+def require_free(output: Path, *, force: bool, source: str | None = None) -> Path:
     """The path of a file to write, if it may be written.
 
+    Args:
+        output: The path.
+        force: Whether a file that is there may be overwritten.
+        source: The file that is read, which may never be.
+
     Raises:
-        RequestError: It exists and `force` is not given, or no file can be written there.
+        RequestError: It exists and `force` is not given, it is the source, or no file can be written there.
     """
-    try:
-        is_folder, exists = output.is_dir() or not output.name, output.exists()
-    except OSError as error:
-        raise RequestError(f"no file can be called so ({error.strerror})", where=f"{str(output)[:80]}…") from error
-    if is_folder:
+    is_folder, exists = _found(output, "file")
+    if is_folder or not output.name:
         raise RequestError("this is a folder, not a file", where=str(output), hint="name the file to write")
+    if exists and source is not None and Path(source).exists() and output.samefile(source):
+        raise RequestError("the output is the model itself", where=str(output), hint="name another file with -o")
     if exists and not force:
         raise RequestError("the output file exists already", where=str(output), hint="--force overwrites it")
+    _require_parent(output)
+    return output
+
+
+def require_free_folder(output: Path, *, force: bool) -> Path:
+    """The path of a folder to write, if it may be written.
+
+    Raises:
+        RequestError: It exists and `force` is not given, it is a file, or no folder can be written there.
+    """
+    is_folder, exists = _found(output, "folder")
+    if exists and not is_folder:
+        raise RequestError("this is a file, not a folder", where=str(output), hint="name the folder to write")
+    if exists and not force:
+        raise RequestError("the output folder exists already", where=str(output), hint="--force writes into it")
+    _require_parent(output.absolute())
+    return output
+
+
+def _found(output: Path, kind: str) -> tuple[bool, bool]:
+    """Whether a path is a folder, and whether it exists at all."""
+    try:
+        return output.is_dir(), output.exists()
+    except OSError as error:
+        raise RequestError(f"no {kind} can be called so ({error.strerror})", where=f"{str(output)[:80]}…") from error
+
+
+def _require_parent(output: Path) -> None:
     if not output.parent.is_dir():
         raise RequestError("the folder to write into does not exist", where=str(output.parent))
-    return output

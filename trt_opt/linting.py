@@ -22,6 +22,7 @@ from trt_opt.graph.check import check_model
 from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs, nodes_with_subgraphs
 from trt_opt.graph.save import save_model
+from trt_opt.importing import imported
 from trt_opt.made_up_samples import made_up_samples
 from trt_opt.quantize.lint import chosen_rules, findings_of
 from trt_opt.quantize.lint.fixes import mended_model
@@ -73,7 +74,11 @@ def lint_file(request: LintRequest, progress: Progress) -> LintReport:
         StageError: ONNX Runtime refuses the mended model though it took the given one.
     """
     rules = chosen_rules(request.rule, request.ignore)
-    output = None if request.output is None else require_free(Path(request.output), force=request.force)
+    output = (
+        None
+        if request.output is None
+        else require_free(Path(request.output), force=request.force, source=request.model)
+    )
     model = load_model(request.model)
     check_model(model, request.model, shapes=False, known_operators_only=False)
     data = _data(request, model)
@@ -119,7 +124,8 @@ def _ranges(request: LintRequest, model: onnx.ModelProto, data: Dataset | None, 
     if data is None:
         return {}
     graph = float_graph(model, PrecisionRequest(method=None, fp16=True))
-    return calibration_table(graph.model, graph.taps, data, calibrator_from_text("minmax"), progress).ranges
+    minmax, optimised = calibrator_from_text("minmax"), not graph.came_quantized
+    return calibration_table(graph.model, graph.taps, data, minmax, progress, optimised=optimised).ranges
 
 
 def _unseen(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -156,8 +162,6 @@ def _mended(
 
 def _import(state: _Mending, rules: Sequence[Rule], samples: Sequence[Sample], progress: Progress) -> None:
     """Brings the quantisation into symmetric INT8 if a rule asks for that."""
-    from trt_opt.importing import imported
-
     asking = [rule for rule in rules if rule.about.mended_by == "import"]
     found = findings_of(state.model, rules=asking)
     if not found:

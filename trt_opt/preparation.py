@@ -141,11 +141,11 @@ def require_method(recipe: Recipe, target: Target) -> None:
     """Refuses, before any work is done, a quantisation method that the target has no kernels or no interface for.
 
     Raises:
-        TargetError: The target reads no calibration cache.
+        TargetError: The target's library reads no calibration cache, or no FP8 or INT4.
         UnsupportedModelError: A GPU of the target lacks the kernels.
     """
     if recipe.method is not None:
-        require_target(recipe.method, target)
+        require_target(recipe.method, target, recipe.weights)
 
 
 def _lacks_data(recipe: Recipe) -> bool:
@@ -178,14 +178,18 @@ def import_notes(recipe: Recipe, source: SourceModel) -> tuple[str, ...]:
     if found is None or found.undone is not None:
         return ()
     notes = []
-    if "dynamic" in found.kinds and precision_request(recipe).method is None:
+    method = precision_request(recipe).method
+    if "dynamic" in found.kinds and method is None:
         notes.append(
             "the model came dynamically quantised, which TensorRT does not have: its weights stay INT8, its "
             "activations are float; --int8 --calib-data DATA makes them INT8 too"
         )
-    elif "dynamic" in found.kinds:
+    elif "dynamic" in found.kinds and method is not None and METHODS[method].needs_data:
         notes.append("the model came dynamically quantised; its activations got fixed ranges from the calibration data")
-    if is_quantized(source.rewritten) and recipe.int8 and recipe.calib_data is not None:
+    elif "dynamic" in found.kinds:
+        notes.append("the model came dynamically quantised, which TensorRT does not have: its activations are float")
+    measured_only = recipe.method is not None and recipe.calib_data is not None and found.zero_points != "regrid"
+    if is_quantized(source.rewritten) and measured_only:
         notes.append("the model came quantised and keeps its scales: the calibration data only tell what FP16 can hold")
     return tuple(notes)
 
@@ -265,9 +269,20 @@ def loaded(recipe: Recipe, judge: Judge, progress: Progress) -> tuple[SourceMode
         importing=import_choice(recipe, asked.model, data, progress),
     )
     source = source_model(path, asked.model, data.first_samples, judge, progress, choice=choice)
-    if recipe.method not in (None, Static.name) and is_quantized(source.rewritten):
+    if recipe.method not in (None, Static.name):
+        _require_use(recipe, source)
+    return replace(source, tail=asked.tail), data
+
+
+def _require_use(recipe: Recipe, source: SourceModel) -> None:
+    """Refuses a method that has nothing to do, or nothing to do it with, because the model came quantised."""
+    if is_quantized(source.rewritten):
         raise RequestError(
             f"the model came quantised and keeps its quantisation: --quantization {recipe.method} has nothing to do",
             hint="give the float model it was made from, or leave the option out",
         )
-    return replace(source, tail=asked.tail), data
+    if _lacks_data(recipe):
+        raise RequestError(
+            f"--quantization {recipe.method} needs ranges, and this quantised model brings none that could be kept",
+            hint="--calib-data DATA; or leave the option out, its weights stay quantised then",
+        )

@@ -112,13 +112,25 @@ class Recipe:
             raise RequestError("there is no table to use again", hint="name it: --table FILE")
         self._check_texts()
         self._check_image_input()
+        self._check_weights()
         level = self.optimization_level
         if level is not None and not 0 <= level <= 5:
             raise RequestError(f"the optimisation level is 0 to 5, not {level}")
         if (self.workspace_mib is not None and self.workspace_mib <= 0) or self.timeout_s <= 0:
             raise RequestError("the workspace and the time-out must be above 0")
 
+    def _check_weights(self) -> None:
+        defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+        for name in ("weights", "block_size"):
+            if getattr(self, name) != defaults[name] and self.method != "weights-only":
+                raise RequestError(
+                    f"--{name.replace('_', '-')} is about weights-only quantisation",
+                    hint="add --quantization weights-only, or leave it out",
+                )
+
     def _check_image_input(self) -> None:
+        if self.io_fp16 and self.method == "full-integer":
+            raise RequestError("inputs and outputs are integers or FP16, not both", hint="leave --io-fp16 out")
         if self.image_input and self.method != "full-integer":
             raise RequestError("an image input goes with integer ends", hint="add --quantization full-integer")
         if self.image_input and self.preprocess is None:

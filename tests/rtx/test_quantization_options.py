@@ -77,6 +77,7 @@ def test_implicit_quantisation_writes_a_float_model_and_a_cache(folder: Path) ->
     )
     assert done.exit_code == 0, done.stderr
     assert "float.cache" in done.stdout
+    assert "--calib=float.cache" in done.stdout.replace("\n", " ")
     model = onnx.load("float.onnx")
     assert not [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Cast")]
     lines = Path("float.cache").read_text(encoding="utf-8").splitlines()
@@ -105,6 +106,9 @@ def test_full_integer_writes_the_preprocessing_beside_the_model(folder: Path) ->
         (("--quantization", "weights-only", "--weights", "int4", "--block-size", "3"), 2, "block"),
         (("--int8", *CALIBRATION, "--zero-points", "keep"), 2, "there is no --zero-points keep"),
         (("--int8", *CALIBRATION, "--image-input"), 2, "--quantization full-integer"),
+        (("--int8", *CALIBRATION, "--weights", "int4"), 2, "is about weights-only quantisation"),
+        (("--int8", *CALIBRATION, "--block-size", "64"), 2, "is about weights-only quantisation"),
+        (("--quantization", "full-integer", *CALIBRATION, "--io-fp16"), 2, "integers or FP16, not both"),
         (("--quantization", "full-integer", *CALIBRATION, "--image-input"), 2, "needs its preprocessing"),
     ],
 )
@@ -126,6 +130,36 @@ def test_a_model_that_came_quantised_has_no_use_for_another_method(options: tupl
     assert done.exit_code == 2
     assert "came quantised and keeps its quantisation" in done.stderr
     assert not Path("twice.onnx").exists()
+
+
+@pytest.mark.parametrize("verb", ["quantize", "rewrite", "lint"])
+def test_the_model_itself_is_never_overwritten(verb: str, folder: Path) -> None:
+    """Not with --force either: the float model would be lost."""
+    before = Path(MODEL).read_bytes()
+    Path("model.onnx").write_bytes(before)
+    options = {"quantize": CALIBRATION, "rewrite": (), "lint": ("--fix",)}[verb]
+    done = run(verb, "model.onnx", "-o", "./model.onnx", "--force", *options)
+    assert done.exit_code == 2
+    assert "the output is the model itself" in done.stderr
+    assert Path("model.onnx").read_bytes() == before
+
+
+def test_a_cache_for_no_version_of_tensorrt_is_refused_before_the_data_are_run(folder: Path) -> None:
+    """Exit code 2, and no table."""
+    done = run("calibrate", MODEL, "-o", "table.json", *CALIBRATION, "--cache", "newest")
+    assert done.exit_code == 2
+    assert "looks like 8.6.1" in done.stderr
+    assert not list(folder.iterdir())
+
+
+def test_a_table_for_integer_ends_can_be_made_and_used(folder: Path) -> None:
+    """`calibrate --quantization full-integer` covers the ends too; the model that comes of it is the same."""
+    options = ("--quantization", "full-integer")
+    assert run("calibrate", MODEL, "-o", "table.json", *options, *CALIBRATION).exit_code == 0
+    assert run("quantize", MODEL, "-o", "one.onnx", *options, *CALIBRATION).exit_code == 0
+    done = run("quantize", MODEL, "-o", "two.onnx", *options, "--table", "table.json")
+    assert done.exit_code == 0, done.stderr
+    assert Path("one.onnx").read_bytes() == Path("two.onnx").read_bytes()
 
 
 def test_a_model_that_came_quantised_is_not_calibrated_again(folder: Path) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import onnx
 
 from calibrators import Calibrator
-from trt_opt.backends.onnxruntime import OnnxRuntimeRunner, check_in_onnxruntime
+from trt_opt.backends.onnxruntime import check_in_onnxruntime
 from trt_opt.calibrate.ranges import calibration_table
-from trt_opt.compare import compare_many
 from trt_opt.errors import TrtOptError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.methods import METHODS
@@ -21,7 +20,7 @@ from trt_opt.values.calibration import TensorRange
 from trt_opt.values.placement import Taps
 from trt_opt.values.progress import Progress
 from trt_opt.values.samples import Dataset
-from trt_opt.variants import SIMULATED
+from trt_opt.variants import GraphVariant, accuracies
 
 NO_DATA = "size only: no data"
 
@@ -130,7 +129,8 @@ def shared_ranges(
         calibrated = _missing((name for entry in taps for name in entry.calibrated), own, ranges)
         watched = _missing((name for entry in taps for name in entry.watched), own, {*ranges, *calibrated})
         if calibrated or watched:
-            table = calibration_table(source.model, Taps(calibrated, watched), dataset, calibrator, progress)
+            wanted, optimised = Taps(calibrated, watched), not source.came_quantized
+            table = calibration_table(source.model, wanted, dataset, calibrator, progress, optimised=optimised)
             ranges |= table.ranges
     return ranges
 
@@ -178,13 +178,13 @@ def _compared_alone(original: onnx.ModelProto, candidate: Candidate, dataset: Da
 def _comparisons(
     original: onnx.ModelProto, candidates: Sequence[Candidate], dataset: Dataset, progress: Progress
 ) -> tuple[Comparison, ...]:
-    reference = OnnxRuntimeRunner(original, optimised=True, name="the model as given on ONNX Runtime")
-    runners = [
-        OnnxRuntimeRunner(entry.written.model, optimised=False, name=f"{entry.label} {SIMULATED}", rounds_halves=True)
-        for entry in candidates
+    # Labels are not unique: several calibrators may have been tried for one method.
+    variants = [
+        GraphVariant(f"{number}: {entry.label}", entry.written.model, entry.written.ends)
+        for number, entry in enumerate(candidates, 1)
         if entry.written is not None
     ]
-    return compare_many(reference, runners, dataset, progress=progress)
+    return tuple(accuracies(original, variants, dataset, progress).values())
 
 
 def _written(candidate: Candidate, ranges: Mapping[str, TensorRange]) -> Candidate:

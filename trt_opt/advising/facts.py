@@ -89,7 +89,7 @@ def _came_quantized(candidates: Sequence[Candidate]) -> bool:
 def _tried_again(
     target_drop: float, first: Sequence[Candidate], source: SourceModel, data: DataSets, progress: Progress
 ) -> list[Candidate]:
-    """Static INT8 and FP8 with other calibrators, if static INT8 was measured and is not shown to be good enough."""
+    """Static INT8 with other calibrators, if it was measured and is not shown to be good enough."""
     calibration = data.calibration
     static = next((entry.comparison for entry in first if entry.attempt.method == "static"), None)
     if calibration is None or calibration.is_random or static is None or is_accurate(_accuracy(static), target_drop):

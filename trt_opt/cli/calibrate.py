@@ -14,6 +14,9 @@ from trt_opt.cli.session import session, verb
 def calibrate(
     model: options.Model,
     output: options.Output,
+    quantization: options.Quantization = None,
+    zero_points: options.ZeroPoints = None,
+    image_input: options.ImageInput = None,
     calib_data: options.CalibData = None,
     preprocess: options.PreprocessText = None,
     calibrator: options.CalibratorText = None,
@@ -42,7 +45,8 @@ def calibrate(
     typed = {"model": model, "int8": True, "fp16": fp16, "calib_data": calib_data, "preprocess": preprocess}
     typed |= {"calibrator": calibrator, "exclude": exclude, "activation_products": activation_products}
     typed |= {"target": target, "freeze_input": freeze_input, "widen_io": widen_io, "fp8_as_qdq": fp8_as_qdq}
-    typed |= {"nms": nms, "skip_pass": skip_pass}
+    typed |= {"nms": nms, "skip_pass": skip_pass, "quantization": quantization, "zero_points": zero_points}
+    typed |= {"image_input": image_input}
     request = recipe_from_options(typed, None, None)
     table = calibrated_file(request, output, TerminalProgress(session().err), cache_version=cache, force=force)
     show(table, show_table, session().out, as_json=json)

@@ -13,7 +13,7 @@ Targets = Annotated[
     list[str] | None,
     typer.Option(
         "--target",
-        help="rtx, rtx:8.6, rtx:8.6+8.9, tensorrt; may be given several times.",
+        help="rtx, rtx:8.6, rtx:8.6+8.9, tensorrt, tensorrt:8.6@orin; may be given several times.",
         show_default="TensorRT with a GPU, else rtx",
     ),
 ]

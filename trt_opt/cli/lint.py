@@ -10,7 +10,13 @@ import typer
 from trt_opt.cli import options
 from trt_opt.cli.session import session, verb
 
-Rules = Annotated[list[str] | None, typer.Option(help="A rule; may be given several times.", show_default=False)]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Check this rule and no others; may be given several times.", show_default=False),
+]
+Ignored = Annotated[
+    list[str] | None, typer.Option(help="A rule to leave out; may be given several times.", show_default=False)
+]
 
 
 @verb
@@ -23,10 +29,10 @@ def lint(
     sarif: Annotated[
         Path | None, typer.Option(help="Write the findings as SARIF 2.1.0 too.", show_default=False)
     ] = None,
-    severity: Annotated[str, typer.Option(help="Show findings from here on: note, warning, error.")] = "note",
-    fail_on: Annotated[str, typer.Option(help="Exit with 1 from here on: note, warning, error, never.")] = "error",
-    rule: Rules = None,
-    ignore: Rules = None,
+    severity: Annotated[str, typer.Option(help="Show what is at least this severe: note, warning, error.")] = "note",
+    fail_on: Annotated[str, typer.Option(help="Exit with 1 if something is: note, warning, error, never.")] = "error",
+    rule: Only = None,
+    ignore: Ignored = None,
     calib_data: options.CalibData = None,
     preprocess: options.PreprocessText = None,
     table: options.Table = None,
@@ -36,12 +42,13 @@ def lint(
 ) -> None:
     """Say before any build what will be wrong, slow or inaccurate in TensorRT, and mend what is safe to mend.
 
-    Takes any ONNX model; a quantised one has more to find. Samples or a calibration table, if given, tell what FP16
-    would overflow. The exit code is 1 if something is found that is at least as severe as --fail-on.
+    Takes any ONNX model; a quantised one has more to find. Samples or a
+    calibration table, if given, tell what would overflow in FP16. The exit
+    code is 1 if something is found that is at least as severe as --fail-on.
     """
     from trt_opt.cli.progress import TerminalProgress
     from trt_opt.errors import RequestError
-    from trt_opt.files import write_atomically
+    from trt_opt.files import require_free, write_atomically
     from trt_opt.linting import LintRequest, lint_file, shown
     from trt_opt.quantize.lint import chosen_rules
     from trt_opt.report.lint import show_lint, show_rules
@@ -59,6 +66,8 @@ def lint(
     for option, text, allowed in (("severity", severity, RANKS), ("fail-on", fail_on, (*RANKS, "never"))):
         if text not in allowed:
             raise RequestError(f"there is no --{option} {text}", hint=f"one of {', '.join(allowed)}")
+    if sarif is not None:
+        require_free(sarif, force=True)
     written = None if output is None else str(output)
     request = LintRequest(model, fix, written, force, calib_data, preprocess, table, only, ignored)
     report = lint_file(request, TerminalProgress(session().err))

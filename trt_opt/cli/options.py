@@ -24,7 +24,8 @@ PreprocessText = Annotated[
     str | None,
     typer.Option(
         "--preprocess",
-        help="How images become inputs: resize=256,crop=224,layout=NCHW,color=RGB,scale=1/255,mean=…,std=…",
+        help="How images become inputs: resize=256, crop=224, layout=NCHW, color=RGB, scale=1/255, mean=…, std=… "
+        "in one text, quoted.",
         show_default=False,
     ),
 ]
@@ -33,7 +34,11 @@ CalibratorText = Annotated[
 ]
 TargetText = Annotated[
     str | None,
-    typer.Option("--target", help="rtx, rtx:8.6, rtx:8.6+8.9, tensorrt.", show_default="TensorRT with a GPU, else rtx"),
+    typer.Option(
+        "--target",
+        help="rtx, rtx:8.6, rtx:8.6+8.9, tensorrt, tensorrt:8.6@orin.",
+        show_default="TensorRT with a GPU, else rtx",
+    ),
 ]
 Exclude = Annotated[
     list[str] | None, typer.Option(help="A node to leave in float; may be given several times.", show_default=False)

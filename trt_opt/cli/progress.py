@@ -8,6 +8,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+_SINGULAR = {"passes": "pass"}
+
 
 class TerminalProgress:
     """Listens to the stages of one verb.
@@ -51,7 +53,8 @@ class TerminalProgress:
         if not self._stage:
             return
         took = time.perf_counter() - self._began
-        amount = f"{self._done} {self._unit}, {self._rate()}, " if self._done else ""
+        unit = _SINGULAR.get(self._unit, self._unit.removesuffix("s")) if self._done == 1 else self._unit
+        amount = f"{self._done} {unit}, {self._rate()}, " if self._done else ""
         self.close()
         self._stream.write(f"{self._stage:<17} {amount}{took:.1f} s\n")
         self._stream.flush()

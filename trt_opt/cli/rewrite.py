@@ -9,7 +9,10 @@ import typer
 from trt_opt.cli import options
 from trt_opt.cli.session import session, verb
 
-Names = Annotated[list[str] | None, typer.Option(show_default=False, help="A pass; may be given several times.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Run this graph pass and no others; may be given several times.", show_default=False),
+]
 
 
 @verb
@@ -21,8 +24,8 @@ def rewrite(
     ] = None,
     preprocess: options.PreprocessText = None,
     target: options.TargetText = None,
-    only: Names = None,
-    skip: Names = None,
+    only: Only = None,
+    skip: options.SkipPass = None,
     freeze_input: options.FreezeInput = None,
     widen_io: options.WidenIo = None,
     fp8_as_qdq: options.Fp8AsQdq = None,
@@ -33,8 +36,9 @@ def rewrite(
 ) -> None:
     """Rewrite what the target refuses in a model, verify every step, and say what changed and what was declined.
 
-    Asks the target's own parser and builder. Where the target still refuses the model afterwards, the file is written
-    as far as it could be brought, and the exit code is 3.
+    Asks the target's own parser and builder. Where the target still refuses
+    the model afterwards, the file is written as far as it could be brought,
+    and the exit code is 3.
     """
     from trt_opt.buildable import require_accepted
     from trt_opt.cli.progress import TerminalProgress

@@ -10,6 +10,7 @@ import onnx
 from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.query import (
     STANDARD_DOMAINS,
+    all_nodes,
     count_nodes,
     count_operators,
     count_parameters,
@@ -26,7 +27,7 @@ BYTES_PER_WEIGHT = {"fp32": 4, "fp16": 2, "int8": 1}
 def summary_of(path: Path, model: onnx.ModelProto) -> ModelSummary:
     """Operators, parameters, sizes and dynamic axes of a model that was read from `path`."""
     parameters = count_parameters(model)
-    domains = {entry.domain for entry in model.opset_import} - STANDARD_DOMAINS
+    domains = {node.domain for node in all_nodes(model)} - STANDARD_DOMAINS
     return ModelSummary(
         path=str(path),
         sha256=fingerprint(model),

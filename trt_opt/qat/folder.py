@@ -12,7 +12,7 @@ from trt_opt.acceptance import judge_for
 from trt_opt.backends import target_or_default
 from trt_opt.build.staging import staging_folder
 from trt_opt.errors import RequestError, UnsupportedModelError
-from trt_opt.files import sha256_of_file, storage_error, write_atomically
+from trt_opt.files import require_free_folder, sha256_of_file, storage_error, write_atomically
 from trt_opt.graph.load import load_model
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.preparation import loaded, precision_request, ranges_table
@@ -59,7 +59,7 @@ def written_folder(recipe: Recipe, folder: Path, progress: Progress, *, force: b
         UnsupportedModelError: No layer can run in INT8, or the model is quantised already.
         StorageError: The folder cannot be written.
     """
-    _check_free(folder, force=force)
+    require_free_folder(folder, force=force)
     configuration = _configuration(replace(recipe, int8=True, quantization="static", fp16=False), progress)
     texts = {
         CONFIGURATION: json_from_value(configuration),
@@ -99,21 +99,6 @@ def _check_float(model: onnx.ModelProto, where: str) -> None:
             where=where,
             hint="the ONNX file exported before quantisation; or `trt-opt build` this one as it is",
         )
-
-
-def _check_free(folder: Path, *, force: bool) -> None:
-    try:
-        is_folder, exists = folder.is_dir(), folder.exists()
-    except OSError as error:
-        raise RequestError(f"no folder can be called so ({error.strerror})", where=f"{str(folder)[:80]}…") from error
-    if exists and not is_folder:
-        raise RequestError("this is a file, not a folder", where=str(folder), hint="name the folder to write")
-    if exists and not force:
-        raise RequestError(
-            "the output folder exists already", where=str(folder), hint="--force replaces the three files in it"
-        )
-    if not folder.absolute().parent.is_dir():
-        raise RequestError("the folder to write into does not exist", where=str(folder.parent))
 
 
 def _write_new(folder: Path, texts: dict[str, str]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from trt_opt.errors import RequestError
 from trt_opt.graph.float_types import dequantized
@@ -51,9 +53,19 @@ def _float_form(tensor: str, index: GraphIndex, writer: GraphWriter) -> str:
         return str(forth.input[0])
     operands = [index.constant(name) for name in back.input if name]
     constants = [array for array in operands if array is not None]
-    if len(constants) < len(operands) or attribute_of(back, "block_size", 0):
+    if len(constants) < len(operands):
         return tensor
-    return writer.constant(tensor, dequantized(back, constants).astype(constants[1].dtype))
+    values, *grids = constants
+    floats = dequantized(back, [values, *(_for_each(grid, back, values.shape) for grid in grids)])
+    return writer.constant(tensor, floats.astype(grids[0].dtype))
+
+
+def _for_each(grid: NDArray[np.generic], back: onnx.NodeProto, shape: tuple[int, ...]) -> NDArray[np.generic]:
+    """Scales or zero-points of blocks repeated for each of their elements; others as they are."""
+    size, axis = attribute_of(back, "block_size", 0), attribute_of(back, "axis", 1)
+    if not isinstance(size, int) or not isinstance(axis, int) or not size:
+        return grid
+    return np.repeat(grid, size, axis).take(range(shape[axis]), axis)
 
 
 def _unread_pairs(model: onnx.ModelProto) -> set[str]:

@@ -104,20 +104,20 @@ def risk_of(
     if node.op_type in GENERATING_OPS:
         return f"{node.op_type} writes float32"
     return (
-        _constant_risk(node, index)
+        constant_risk(node, index)
         or _magnitude_risk(node, index, seen)
         or _accumulation_risk(node, index, seen)
         or _division_risk(node, index, ranges)
     )
 
 
-def _constant_risk(node: onnx.NodeProto, index: GraphIndex) -> str | None:
+def constant_risk(node: onnx.NodeProto, index: GraphIndex) -> str | None:
+    """Why FP16 cannot hold a constant that the node reads, or None: all that can be told without data."""
     for position, name in enumerate(node.input):
         value = index.constant(name) if name else None
-        if value is None or value.dtype != np.float32 or value.size == 0 or may_saturate(node, position):
+        if value is None or value.dtype not in (np.float32, np.float64) or may_saturate(node, position):
             continue
-        finite = np.abs(value[np.isfinite(value)])
-        largest = float(finite.max()) if finite.size else 0.0
+        largest = float(np.abs(value[np.isfinite(value)]).max(initial=0.0))
         if largest > LARGEST:
             return f"the constant {name!r} reaches {largest:.3g}, FP16 ends at {LARGEST:.0f}"
         if 0 < largest < SMALLEST:

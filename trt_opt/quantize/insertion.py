@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from trt_opt.errors import StaleError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.names import fresh_name, tensor_names
+from trt_opt.graph.writer import drop_unread
 from trt_opt.quantize.number_format import FORMATS, NumberFormat
 from trt_opt.quantize.scales import scale_of
 from trt_opt.quantize.stored_weights import stored_weights
@@ -164,8 +165,6 @@ class _Writer:
         graph = self._model.graph
         read = {name for node in graph.node for name in node.input} | self._index.captured
         read |= {value.name for value in graph.output}
-        kept = [tensor for tensor in graph.initializer if tensor.name in read]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
         for node in [node for node in graph.node if node.op_type == "Constant" and node.output[0] not in read]:
             graph.node.remove(node)
+        drop_unread(self._model)

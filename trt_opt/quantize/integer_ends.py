@@ -15,11 +15,12 @@ from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.query import dtype_name, spec_of
 from trt_opt.graph.tensors import graphs_of
 from trt_opt.graph.writer import GraphWriter
+from trt_opt.quantize.end_reading import end_of
 from trt_opt.quantize.integer_image import FLOATS, image_input, image_instruction, take_image
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.quantize.scales import scale_of
 from trt_opt.values.calibration import TensorRange
-from trt_opt.values.integer_ends import Direction, IntegerEnd, IntegerEnds
+from trt_opt.values.integer_ends import IntegerEnd, IntegerEnds
 from trt_opt.values.placement import Placement
 
 Ranges = Mapping[str, TensorRange]
@@ -219,37 +220,15 @@ def integer_ends(model: onnx.ModelProto, index: GraphIndex, image: Preprocess | 
         if image is not None and value.name == picture:
             inputs.append(_image_end(value, image))
         else:
-            inputs.append(_end(value, "input", _step_at_end(value.name, found)))
-    outputs = [_end(value, "output", _step_at_end(value.name, found)) for value in model.graph.output]
+            inputs.append(end_of(value, "input", found))
+    outputs = [end_of(value, "output", found) for value in model.graph.output]
     return IntegerEnds(tuple(inputs), tuple(outputs))
-
-
-def _end(value: onnx.ValueInfoProto, direction: Direction, scale: float | None) -> IntegerEnd:
-    spec = spec_of(value)
-    if scale is None:
-        told = f"{'feed' if direction == 'input' else 'take'} it as it is, {spec.dtype}"
-        return IntegerEnd(spec.name, direction, spec.dtype, spec.shape, told)
-    if direction == "input":
-        told = f"quantise: round(x / {np.float32(scale)!s}), clipped to -128 … 127"
-    else:
-        told = f"dequantise: {np.float32(scale)!s} * y"
-    return IntegerEnd(spec.name, direction, spec.dtype, spec.shape, told, scale, 0)
 
 
 def _image_end(value: onnx.ValueInfoProto, image: Preprocess) -> IntegerEnd:
     spec = spec_of(value)
     told = image_instruction(image)
     return IntegerEnd(spec.name, "input", spec.dtype, spec.shape, told, layout="NHWC", preprocess=str(image))
-
-
-def _step_at_end(name: str, index: GraphIndex) -> float | None:
-    """The scale that an INT8 end is quantised with: of the DequantizeLinear that reads it, or of its quantiser."""
-    nodes = [node for node, _ in index.readers(name) if node.op_type == "DequantizeLinear"]
-    producer = index.producer(name)
-    if producer is not None:
-        nodes = [producer] if producer.op_type == "QuantizeLinear" else []
-    scale = index.constant(nodes[0].input[1]) if nodes else None
-    return None if scale is None else float(scale)
 
 
 def _read_directly(tensor: str, index: GraphIndex, placement: Placement) -> bool:

@@ -97,6 +97,9 @@ def _fit(node: onnx.NodeProto, weights: NDArray[np.generic]) -> Verdict:
 
 
 def _without_constant_weights(node: onnx.NodeProto, index: GraphIndex, activation_products: bool) -> Verdict:
+    maker = index.producer(node.input[1]) if len(node.input) > 1 else None
+    if maker is not None and maker.op_type == "DequantizeLinear" and index.is_constant(maker.input[0]):
+        return Verdict(False, "weights-stored-quantised", "its weights are stored quantised already, and stay so")
     if node.op_type in ("MatMul", "Gemm") and len(node.input) > 1 and index.is_constant(node.input[0]):
         return Verdict(
             False, "weights-on-the-left", "the constant is the left operand, a quantised product wants it on the right"

@@ -113,14 +113,14 @@ def _compute(compute: ComputeShare) -> Iterator[Fact]:
         yield "INT8", "no layer whose arithmetic could be counted"
         return
     wide = (
-        "" if compute.wide_macs == compute.int8_macs else f", {100 * compute.wide_share:.1f} % in layers ≥ 16 channels"
+        "" if compute.wide_macs == compute.int8_macs else f", {100 * compute.wide_share:.2f} % in layers ≥ 16 channels"
     )
     yield (
         "INT8",
-        f"{100 * compute.int8_share:.1f} % of {compute.macs / 1e6:,.1f} million multiply-adds{wide} ({compute.shapes})",
+        f"{100 * compute.int8_share:.2f} % of {compute.macs / 1e6:,.1f} million multiply-adds{wide} ({compute.shapes})",
     )
     for layer in compute.left_out:
-        share = "?" if layer.macs is None else f"{100 * layer.macs / compute.macs:.1f} %"
+        share = "?" if layer.macs is None else f"{100 * layer.macs / compute.macs:.2f} %"
         yield "float", f"{share} {layer.op_type} {short(layer.node)}: {layer.reason}"
 
 

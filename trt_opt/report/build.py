@@ -30,8 +30,10 @@ def show_build(outcome: BuildOutcome, console: Console) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
+    before = ""
     for label, text in (*_basis(manifest), *_layers(manifest.precision), *_timing(manifest), *_notes(manifest)):
-        facts.add_row(label, Text(text))
+        facts.add_row("" if label == before else label, Text(text))
+        before = label
     console.print(facts)
     if manifest.rewrite.imported is not None:
         show_import(manifest.rewrite.imported, console)
@@ -43,9 +45,8 @@ def show_build(outcome: BuildOutcome, console: Console) -> None:
 
 
 def _variants(manifest: Manifest) -> Table:
-    table = Table(
-        title=f"{manifest.model.name} for {manifest.options.target} ({manifest.library})", title_justify="left"
-    )
+    title = f"{manifest.model.name} for {manifest.options.target} ({manifest.library})"
+    table = Table(title=Text(title, style="table.title"), title_justify="left")
     table.add_column("precision")
     given = "FP32" if manifest.rewrite.imported is None else "given"
     for heading in ("graph", "engine", "top-1", f"top-1 same as {given}", "SQNR"):

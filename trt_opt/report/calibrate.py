@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.samples import DataProvenance
@@ -18,7 +19,7 @@ def show_table(table: CalibrationTable, console: Console) -> None:
     for name, found in table.ranges.items():
         if found.amax is not None:
             kept = f"{100 * found.amax / found.extreme:.1f} %" if found.extreme else "-"
-            shown.add_row(name, f"{found.low:.4g}", f"{found.high:.4g}", f"{found.amax:.4g}", kept)
+            shown.add_row(Text(name), f"{found.low:.4g}", f"{found.high:.4g}", f"{found.amax:.4g}", kept)
     console.print(shown)
     watched = sum(found.amax is None for found in table.ranges.values())
     if watched:

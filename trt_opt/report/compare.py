@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trt_opt.values.accuracy import Comparison, OutputAccuracy, TaskAccuracy
 
@@ -12,12 +13,13 @@ COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
     """Prints the figures of every output, the task's if there are labels, and the verdict."""
-    table = Table(title=f"{comparison.candidate} against {comparison.reference}", title_justify="left")
+    title = Text(f"{comparison.candidate} against {comparison.reference}", style="table.title")
+    table = Table(title=title, title_justify="left")
     table.add_column("output")
     for heading in ("max error", "mean error", "cosine", "SQNR", "top-1 same"):
         table.add_column(heading, justify="right")
     for output in comparison.outputs:
-        table.add_row(output.name, *_figures(output))
+        table.add_row(Text(output.name), *_figures(output))
     console.print(table)
     for side, task in (
         (comparison.reference, comparison.reference_task),
@@ -26,7 +28,8 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         if task is not None:
             console.print(f"{_task(task)}  {side}", markup=False)
     colour = COLOURS[comparison.verdict]
-    console.print(f"[{colour}]{comparison.verdict}[/{colour}] on {comparison.samples} samples: {comparison.reason}")
+    told = f" on {comparison.samples} sample{'s' * (comparison.samples != 1)}: {comparison.reason}"
+    console.print(Text.assemble((comparison.verdict, colour), told))
 
 
 def _figures(output: OutputAccuracy) -> tuple[str, ...]:

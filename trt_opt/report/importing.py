@@ -62,8 +62,9 @@ def _output(output: ImportedOutput) -> str:
     if not output.unequal:
         return f"{output.name}: equal to the source's"
     sqnr = "" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB, "
-    text = f"{output.name}: {sqnr}{output.unequal:.2%} of its elements differ, by {output.largest_error:.3g} at most"
-    return text if output.top1_agreement is None else f"{text}; top-1 agrees on {output.top1_agreement:.1%}"
+    share = f"{100 * output.unequal:.2f} % of its elements differ"
+    text = f"{output.name}: {sqnr}{share}, by {output.largest_error:.3g} at most"
+    return text if output.top1_agreement is None else f"{text}; top-1 agrees on {100 * output.top1_agreement:.2f} %"
 
 
 def _measured(report: ImportReport) -> str:

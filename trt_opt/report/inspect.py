@@ -7,14 +7,19 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trt_opt.report.show import size_text
+from trt_opt.values.precision import LABELS, Precision
 from trt_opt.values.rewriting import Acceptance, RewriteReport
 from trt_opt.values.summary import ModelSummary, RefusedNode
 from trt_opt.values.survey import ModelSurvey
 
 MOST = 20
 """Refused nodes shown per target; --json has all."""
+
+_ANSWERS: dict[Precision, str] = {"int8": "yes", "fp32": "no", "fp16": "no"}
+"""To whether a layer runs in INT8; others are what a model came with."""
 
 
 def show_survey(survey: ModelSurvey, console: Console) -> None:
@@ -65,11 +70,16 @@ def _target(report: RewriteReport, before: Acceptance, after: Acceptance) -> Ite
 
 def _told(found: Acceptance) -> str:
     count = len(found.refused)
-    return f"refuses {count} node{'s' * (count != 1)}" if count else "accepts every node"
+    several = " and " in found.asked
+    refuses, accepts = ("refuse", "accept") if several else ("refuses", "accepts")
+    return f"{refuses} {count} node{'s' * (count != 1)}" if count else f"{accepts} every node"
 
 
 def _refused(entries: tuple[RefusedNode, ...]) -> Iterator[str]:
-    yield from (f"           {entry.title}: {entry.reason}" for entry in entries[:MOST])
+    told: set[str] = set()
+    for entry in entries[:MOST]:
+        yield f"           {entry.title}: {'the same' if entry.reason in told else entry.reason}"
+        told.add(entry.reason)
     if len(entries) > MOST:
         yield f"           and {len(entries) - MOST} more: --json lists them"
 
@@ -79,5 +89,6 @@ def _layers(survey: ModelSurvey) -> Table:
     for heading in ("layer", "operator", "INT8", "why"):
         table.add_column(heading)
     for layer in survey.layers:
-        table.add_row(layer.node, layer.op_type, "yes" if layer.precision == "int8" else "no", layer.reason)
+        cells = (layer.node, layer.op_type, _ANSWERS.get(layer.precision, LABELS[layer.precision]), layer.reason)
+        table.add_row(*map(Text, cells))  # names in brackets would be read as markup
     return table

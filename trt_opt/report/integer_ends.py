@@ -28,7 +28,7 @@ def show_ends(ends: IntegerEnds, console: Console) -> None:
 
 def note_text(ends: IntegerEnds) -> str:
     """The note: formula and NumPy lines for every input and output."""
-    parts = ["Inputs and outputs of this engine are integers. With NumPy, `import numpy as np`:"]
+    parts = ["Inputs and outputs of this model are integers. With NumPy, `import numpy as np`:"]
     parts += [_part(end) for end in (*ends.inputs, *ends.outputs)]
     return "\n\n".join(parts) + "\n"
 
@@ -54,7 +54,7 @@ def _code(end: IntegerEnd) -> tuple[str, ...]:
             f"integers = np.clip(steps, {limits.min}, {limits.max}).astype(np.{end.dtype})  # feed these",
         )
     return (
-        "# integers: what the engine gives",
+        "# integers: what comes out",
         scale,
         "y = scale * (integers.astype(np.float32) - zero_point)  # the float numbers",
     )
@@ -67,7 +67,7 @@ def _image_code(end: IntegerEnd, steps: Preprocess) -> tuple[str, ...]:
     return (
         f'# image: opened with Pillow, image.convert("{mode}"), then resized and cropped as said above',
         f"pixels = np.asarray(image, np.uint8)[{axes}]  # feed these: rows, columns, channels",
-        f"# the engine goes on by itself: {_arithmetic_text(steps)}",
+        f"# the model goes on by itself: {_arithmetic_text(steps)}",
     )
 
 

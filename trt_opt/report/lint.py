@@ -28,6 +28,7 @@ def show_rules(rules: RuleList, console: Console) -> None:
         lines = (f"{rule.name} ({rule.severity}{fixed})", f"  {rule.summary}", f"  why: {rule.why}")
         for line in (*lines, f"  do:  {rule.remedy}"):
             console.print(line, markup=False, soft_wrap=True)
+    console.print("(run): seen when TensorRT-RTX was run, not only read in its documents", markup=False, soft_wrap=True)
 
 
 def _mended(report: LintReport) -> Iterator[str]:

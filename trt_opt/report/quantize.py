@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trt_opt.report.calibrate import data_text
 from trt_opt.report.importing import show_import
@@ -24,7 +25,7 @@ def plan_renderer(*, explain: bool) -> Callable[[QuantizationReport, Console], N
         if report.data is not None:
             console.print(f"ranges    {data_text(report.data)}", markup=False)
         for warning in report.warnings:
-            console.print(f"note: {warning}", markup=False)
+            console.print(f"note      {warning}", markup=False, soft_wrap=True)
         for file in (report.output, *report.beside):
             console.print(f"written   {file}", markup=False, soft_wrap=True)
 
@@ -34,7 +35,8 @@ def plan_renderer(*, explain: bool) -> Callable[[QuantizationReport, Console], N
 def _layers(plan: PrecisionPlan) -> Table:
     table = Table()
     for heading in ("node", "operator", "precision", "rule", "why"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for layer in plan.layers:
-        table.add_row(layer.node, layer.op_type, LABELS[layer.precision], layer.rule, layer.reason)
+        cells = (layer.node, layer.op_type, LABELS[layer.precision], layer.rule, layer.reason)
+        table.add_row(*map(Text, cells))  # names in brackets would be read as markup
     return table

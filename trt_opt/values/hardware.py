@@ -8,7 +8,7 @@ from typing import Literal
 
 Library = Literal["TensorRT", "TensorRT-RTX"]
 
-FIRST_WITH_NARROW_TYPES = (10, 0)
+FIRST_WITH_NARROW_TYPES = (10,)
 """TensorRT takes FP8 and INT4 tensors of an ONNX graph from version 10.0 (its release notes)."""
 
 

@@ -56,7 +56,7 @@ class PrecisionPlan:
 
     Attributes:
         layers: One decision per node, in graph order.
-        kept_fp32: Tensor → why it stays FP32 although FP16 was asked for.
+        kept_fp32: Node → why it stays FP32 although FP16 was asked for.
     """
 
     layers: tuple[LayerDecision, ...]

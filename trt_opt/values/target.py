@@ -59,7 +59,7 @@ def target_from_text(text: str) -> Target:
     kind = match["kind"] if match else None
     if match and kind == "rtx" and match["board"] is None:
         return _rtx_target(match["detail"])
-    if match and kind == "tensorrt" and "+" not in (match["detail"] or ""):
+    if match and kind == "tensorrt" and re.fullmatch(r"\d+(\.\d+)*", match["detail"] or "0"):
         return TensorRTTarget(match["detail"], match["board"])
     raise TargetError(f"unknown target {text!r}", hint=_HINT)
 

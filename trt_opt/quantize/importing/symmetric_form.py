@@ -150,7 +150,7 @@ def _notes(plans: tuple[Plan, ...], folding: ShiftFolding) -> Iterator[str]:
         several = folding.padded > 1
         yield (
             f"{folding.padded} convolution{'s' * several} with padding read{'s' * (not several)} a Pad: what is padded "
-            "is no longer 0; --zero-points regrid saves it"
+            "is no longer 0; `trt-opt rewrite --zero-points regrid` does without"
         )
     coarse = [plan for plan in plans if plan.new_scale is not None and plan.new_scale > 1.5 * plan.pair.grid.scale]
     if coarse:

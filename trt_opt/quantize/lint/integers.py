@@ -11,13 +11,11 @@ from trt_opt.graph.index import attribute_of
 from trt_opt.graph.query import all_nodes, dtype_name, node_label
 from trt_opt.quantize.lint.linted_graph import STANDARD, LintedGraph, has_zero_point
 from trt_opt.quantize.lint.rule import Breach, Rule
+from trt_opt.quantize.quantized_models import INTEGER_OPS
 from trt_opt.values.lint import RuleDescription
 
-QOPERATORS = frozenset(
-    {"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
-    | {"MatMulIntegerToFloat", "QGemm", "QAttention", "QEmbedLayerNormalization", "MatMulNBits"}
-)
-"""Operators on integers beside QLinear…: ONNX's own and ONNX Runtime's."""
+QOPERATORS = INTEGER_OPS | {"DynamicQuantizeLSTM", "QEmbedLayerNormalization", "MatMulNBits"}
+"""With those whose activations stay float, or that are not imported."""
 
 SUPPORTED_TYPES = frozenset(
     {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT4E2M1}

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-import onnx
 from onnx import TensorProto
 
 from trt_opt.graph.float_types import holds_half_floats
 from trt_opt.graph.tensors import subgraphs_of
-from trt_opt.quantize.fp16_risks import (
-    GENERATING_OPS,
-    LARGEST,
-    SMALLEST,
-    extremes,
-    may_saturate,
-    risk_of,
-)
+from trt_opt.quantize.fp16_risks import GENERATING_OPS, constant_risk, extremes, risk_of
 from trt_opt.quantize.lint.linted_graph import STANDARD, LintedGraph, is_blocked
 from trt_opt.quantize.lint.rule import Breach, Rule
 from trt_opt.quantize.rules import SMALLEST_USEFUL_MATMUL
@@ -86,23 +77,12 @@ def _fp16(graph: LintedGraph) -> Iterator[Breach]:
     for node in graph.nodes:
         if node.op_type in GENERATING_OPS or node.domain not in STANDARD or any(True for _ in subgraphs_of(node)):
             continue
-        reason = risk_of(node, graph.index, seen, graph.ranges) if graph.ranges else _constant_risk(node, graph)
+        if graph.ranges:
+            reason = risk_of(node, graph.index, seen, graph.ranges)
+        else:  # the scales of pairs have rules of their own
+            reason = None if graph.is_q(node) or graph.is_dq(node) else constant_risk(node, graph.index)
         if reason is not None:
             yield Breach((node.name,), reason)
-
-
-def _constant_risk(node: onnx.NodeProto, graph: LintedGraph) -> str | None:
-    for position, name in enumerate(node.input):
-        value = graph.index.constant(name) if name else None
-        if value is None or value.dtype not in (np.float32, np.float64) or may_saturate(node, position):
-            continue
-        finite = np.abs(value[np.isfinite(value)])
-        largest = float(finite.max(initial=0.0))
-        if largest > LARGEST:
-            return f"the constant {name!r} reaches {largest:.3g}, FP16 ends at {LARGEST:.0f}"
-        if 0 < largest < SMALLEST and not (graph.is_q(node) or graph.is_dq(node)):
-            return f"the constant {name!r} is {largest:.3g}, which FP16 reads as zero"
-    return None
 
 
 LAYER_RULES = (

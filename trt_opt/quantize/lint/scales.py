@@ -14,10 +14,8 @@ from trt_opt.graph.query import dtype_name
 from trt_opt.quantize.fp16_risks import SMALLEST_NORMAL
 from trt_opt.quantize.lint.linted_graph import LintedGraph, axis_of, is_blocked
 from trt_opt.quantize.lint.rule import Breach, Rule
+from trt_opt.quantize.methods.static import FP16_SCALE_OPSET
 from trt_opt.values.lint import RuleDescription
-
-FP16_SCALES_SINCE = 19
-"""The opset in which QuantizeLinear takes scales in FP16."""
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -104,7 +102,7 @@ def _type_mismatch(graph: LintedGraph) -> Iterator[Breach]:
     for node in graph.quantizers():
         kind = graph.index.element_type(node.input[1])
         floats = graph.index.element_type(node.input[0]) if graph.is_q(node) else None
-        if kind in _HALVES and graph.opset < FP16_SCALES_SINCE:
+        if kind in _HALVES and graph.opset < FP16_SCALE_OPSET:
             message = f"its scale is {dtype_name(kind)}, which opset {graph.opset} does not have"
             yield Breach((node.name,), message)
         elif kind in _HALVES and floats == TensorProto.FLOAT:
