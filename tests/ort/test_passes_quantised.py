@@ -387,6 +387,14 @@ def test_int8_constants_stay() -> None:
     assert SymmetricWeights().run(model)[1].declined == ()
 
 
+def test_zero_points_that_do_not_fit_their_constants_are_declined() -> None:
+    """A broken file: five zero-points for three channels."""
+    text = "g (float[3] x) => (float[3] y) { w = DequantizeLinear <axis = 0> (q, s, z) y = Add(x, w) }"
+    zeros = np.uint8([1, 2, 3, 4, 5])
+    model = model_of(text, opset=21, ir_version=10, s=np.float32([0.1] * 3), z=zeros, q=quantised(3))
+    assert "do not fit its weights" in declined(SymmetricWeights(), model)
+
+
 def test_runtime_zero_point_of_constants_is_declined() -> None:
     """The report says how to give its value."""
     text = "g (uint8[1] z) => (float[3] y) { y = DequantizeLinear(q, s, z) }"

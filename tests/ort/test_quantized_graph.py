@@ -329,3 +329,10 @@ def test_a_reduction_counts_along_its_axes(opset_: int) -> None:
     model = model_of([mean], {"x": [512, 16]}, {"y": [512, 1]}, axes, opset=opset_)
     graph = float_graph(model, PrecisionRequest(fp16=True))
     assert not quantized_graph(graph, {"x": TensorRange(0.0, 2000.0, None, 1)}).plan.kept_fp32
+
+
+def test_an_output_without_a_shape_is_no_reason_to_refuse() -> None:
+    """ONNX's checker wants one, ONNX Runtime and TensorRT do not: what we write is as valid as what came."""
+    model = residual_block()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert quantized(model, PrecisionRequest(method="static"), feed_for(model)).plan.count("int8")

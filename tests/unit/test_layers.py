@@ -31,6 +31,7 @@ RANKS = {
     "guilty_node": 4,
     "integer_runner": 4,
     "importing": 4,
+    "import_trial": 4,
     "linting": 4,
     "advising": 4,
     "qat": 4,

@@ -58,4 +58,4 @@ def rounds_fp16() -> bool:
 
 
 def _is_fp16_quantizer(node: onnx.NodeProto, scales: dict[str, TensorProto]) -> bool:
-    return node.op_type == "QuantizeLinear" and node.input[1] in scales
+    return node.op_type == "QuantizeLinear" and len(node.input) > 1 and node.input[1] in scales

@@ -67,7 +67,12 @@ def converted_to_opset(model: ModelProto, version: int) -> ModelProto:
     light = without_large_tensors(free)
     try:
         converted = onnx.version_converter.convert_version(light, version)
-    except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        onnx.version_converter.ConvertError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnsupportedModelError(reason, where=where, hint="export the model with the wanted opset") from error
     result = _with_weights_back(converted, free, light)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import onnx
 
 from trt_opt.errors import UnsupportedModelError
-from trt_opt.graph.check import check_model
 from trt_opt.graph.float_types import with_fp16_io
 from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.names import with_unique_node_names
@@ -22,6 +21,7 @@ from trt_opt.quantize.lint import require_clean
 from trt_opt.quantize.methods import METHODS, method_called
 from trt_opt.quantize.quantized_models import decisions_of, is_quantized, stores_quantized_weights
 from trt_opt.quantize.request import PrecisionRequest
+from trt_opt.quantize.validity import require_as_valid
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.integer_ends import IntegerEnds
 from trt_opt.values.placement import Placement, Taps
@@ -131,7 +131,7 @@ def quantized_graph(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> Qu
         model = with_fp16(index, kept)
         layers = {name: _with_fp16_decision(layer, name in chosen, kept.get(name)) for name, layer in layers.items()}
     # Strict shape inference refuses some valid models (MeanVarianceNormalization); ONNX Runtime loads each graph later.
-    check_model(model, "the quantised model", shapes=False)
+    require_as_valid(model, source.model, "the quantised model", shapes=False)
     if request.method is not None:
         require_clean(model)
     ends = integer_ends(model, source.index, request.image)

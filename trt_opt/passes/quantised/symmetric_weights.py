@@ -64,7 +64,7 @@ class SymmetricWeights(NodePass):
         integral = not dtype.startswith("float")
         wide = values.astype(np.int64 if integral else np.float32)
         zeros = grain.zero_point(offset, emit)
-        difference = wide if zeros is None else wide - np.asarray(zeros).astype(wide.dtype)
+        difference = wide if zeros is None else _fitting(np.subtract, wide, np.asarray(zeros).astype(wide.dtype))
         # What is refused in a form that looks fine is not written in that form again.
         narrow = None if _is_taken(node, edit) else _narrow_type(dtype, difference)
         if narrow is not None:
@@ -91,6 +91,14 @@ def _in_pairs(dtype: str, size: int) -> bool:
     return dtype not in _PACKED or size % 2 == 0
 
 
+def _fitting(operation: np.ufunc, left: NDArray[np.generic], right: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The operation on both, which a broken file may give shapes that do not go together."""
+    try:
+        return np.asarray(operation(left, right))
+    except ValueError as error:
+        raise DeclinedError("its scales or zero-points do not fit its weights") from error
+
+
 def _narrow_type(dtype: str, difference: NDArray[np.generic]) -> int | None:
     if dtype not in _SMALL_INTEGERS or not difference.size or not _in_pairs(dtype, difference.size):
         return None
@@ -112,7 +120,7 @@ def _dequantized(
     step: Operand = known.astype(np.float32)
     if known.ndim == 1:
         step = np.asarray(step).reshape([] if known.size == 1 else list(grain.vector_shape))
-    product = np.asarray(np.multiply(difference.astype(np.float32), np.asarray(grain.spread(step, steps, emit))))
+    product = _fitting(np.multiply, difference.astype(np.float32), np.asarray(grain.spread(step, steps, emit)))
     if dtype_name(wanted) == "float32":
         return product
     return product.astype(onnx.helper.tensor_dtype_to_np_dtype(wanted))

@@ -162,7 +162,7 @@ def _scaled(stored: StoredConstant, factor: Vector) -> StoredConstant | None:
     zero = np.broadcast_to(stored.zero.astype(np.int64), channels)
     signs = spread(np.sign(factor).astype(np.int64), stored.integers.shape, stored.axis)
     offset = spread(zero, stored.integers.shape, stored.axis).astype(np.int64)
-    integers = offset + signs * (stored.integers.astype(np.int64) - offset)  # type: ignore[operator]
+    integers = offset + signs * (stored.integers.astype(np.int64) - offset)
     limits = integer_limits(stored.integers.dtype)
     steps = np.where(factor == 0, 1, scale).astype(np.float32)
     if limits is None or integers.min(initial=0) < limits[0] or integers.max(initial=0) > limits[1]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -13,6 +15,8 @@ from onnx.reference import ReferenceEvaluator
 from trt_opt.graph.index import GraphIndex, attribute_of
 
 Array = NDArray[np.generic]
+
+Number = TypeVar("Number", bound=np.generic)
 
 _EVALUATED = frozenset(
     {"Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Flatten", "Identity", "Mul", "Reshape"}
@@ -140,7 +144,7 @@ def dequantized(values: Array, scale: Array, zero: Array, axis: int, block: int 
     return np.asarray((exact.astype(np.float32) * steps.astype(np.float32)).astype(scale.dtype))
 
 
-def spread(values: Array, shape: tuple[int, ...], axis: int, block: int = 0) -> Array:
+def spread(values: NDArray[Number], shape: Sequence[int], axis: int, block: int = 0) -> NDArray[Number]:
     """Scales or zero-points in a shape that broadcasts over a tensor of this shape.
 
     Raises:
@@ -148,9 +152,21 @@ def spread(values: Array, shape: tuple[int, ...], axis: int, block: int = 0) -> 
     """
     if values.size == 1:
         return values.reshape(())
+    if not fits(values, shape, axis, block):
+        raise ValueError("scales for slices or blocks of another number")
     if block:
         repeated = np.repeat(values, block, axis=axis)
         return np.asarray(np.take(repeated, np.arange(shape[axis]), axis=axis))
-    if not -len(shape) <= axis < len(shape) or values.size != shape[axis]:
-        raise ValueError("one scale per slice of an axis of another length")
     return values.reshape([-1 if at == axis % len(shape) else 1 for at in range(len(shape))])
+
+
+def fits(values: NDArray[np.generic], shape: Sequence[int], axis: int, block: int = 0) -> bool:
+    """Whether scales or zero-points are one number, or one for each slice, or each block, of a tensor of this shape."""
+    if values.size == 1:
+        return True
+    if not -len(shape) <= axis < len(shape):
+        return False
+    if not block:
+        return values.size == shape[axis]
+    wanted = [-(-size // block) if at == axis % len(shape) else size for at, size in enumerate(shape)]
+    return list(values.shape) == wanted

@@ -20,7 +20,7 @@ MOVES = frozenset(
     | {"ReduceMin", "Reshape", "ReverseSequence", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose"}
     | {"Unsqueeze", "Pad", "Resize"}
 )
-"""What gives only integers out that its first input holds, or the zero-point."""
+"""What gives only integers out that its first input holds, or the zero-point; a linear Resize some between them."""
 
 JOINS = MappingProxyType({"Concat": None, "Max": None, "Min": None, "Where": (1, 2)})
 """What gives integers of several inputs out: which inputs these are, None for all."""
@@ -62,15 +62,28 @@ def move(node: onnx.NodeProto, graph: FloatGraph) -> bool:
     grid = known[0].grid
     if any(entry.grid != grid for entry in known):
         raise UnreadableError("its inputs are on different grids")
-    if node.op_type == "Resize" and attribute_of(node, "mode", b"nearest") != b"nearest":
-        raise UnreadableError("it computes between integers")
+    computes = _computes_between(node, grid)
     inputs = list(node.input)
-    ends_here = leads_out(node.output[0], graph.index) and len(positions) == 1
+    ends_here = leads_out(node.output[0], graph.index) and len(positions) == 1 and not computes
     for at, entry in zip(positions, held, strict=True):
         inputs[at] = _moved(node.input[at], entry, grid, graph, unquantized=ends_here)
     if node.op_type == "Pad":
         inputs = _padding(node, inputs, grid, graph)
-    _write(node, graph, inputs, known[0], unquantized=ends_here and known[0].unquantized is not None)
+    rounds_later = computes or (ends_here and known[0].unquantized is not None)
+    _write(node, graph, inputs, known[0], unquantized=rounds_later)
+    return True
+
+
+def _computes_between(node: onnx.NodeProto, grid: ConstantGrid | RunTimeGrid) -> bool:
+    """Whether what the node gives is rounded to the grid again: a linear Resize.
+
+    ONNX does not say how integers are rounded there: runtimes round or cut off, which is one step at most.
+    """
+    mode = attribute_of(node, "mode", b"nearest") if node.op_type == "Resize" else b"nearest"
+    if mode == b"nearest":
+        return False
+    if mode != b"linear" or isinstance(grid, RunTimeGrid):
+        raise UnreadableError("it computes between integers")
     return True
 
 

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 import onnx
 
 from trt_opt.graph.index import GraphIndex
-from trt_opt.quantize.importing.shift_rules import BOUNDED, constant_operand, has_free_bias, padding_of, passes_shifts
+from trt_opt.quantize.importing.shift_rules import (
+    BOUNDED,
+    constant_operand,
+    has_free_bias,
+    moved_outputs,
+    padding_of,
+    passes_shifts,
+)
 
 
 class Demands:
@@ -73,7 +80,7 @@ def _coming(index: GraphIndex, given: Mapping[str, float]) -> dict[str, float]:
     coming = dict(given)
     for node in index.model.graph.node:
         if node.input and (passes_shifts(node) or node.op_type in BOUNDED) and node.input[0] in coming:
-            coming.update(dict.fromkeys(node.output, coming[node.input[0]]))
+            coming.update(dict.fromkeys(moved_outputs(node), coming[node.input[0]]))
         elif node.op_type == "Add" and all(name in coming for name in node.input):
             coming[node.output[0]] = sum(coming[name] for name in node.input)
     return coming

@@ -27,6 +27,7 @@ from trt_opt.quantize.importing.shift_rules import (
     constant_value,
     has_free_bias,
     is_constant,
+    moved_outputs,
     padding_of,
     passes_shifts,
     stays_on_grid,
@@ -237,9 +238,8 @@ class ShiftFolding:
         held = self.writer.held(node.input[0])
         self._read(node, 0, held.name)
         step = held.step if stays_on_grid(node) else None
-        for output in node.output:
-            if output:
-                self.writer.give(node, output, Held("", held.shift, step))
+        for output in moved_outputs(node):
+            self.writer.give(node, output, Held("", held.shift, step))
 
     def _measure(self, node: onnx.NodeProto) -> None:
         self._read(node, 0, self.writer.held(node.input[0]).name)

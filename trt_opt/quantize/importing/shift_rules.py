@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from trt_opt.graph.index import GraphIndex, attribute_of
-
-Number = TypeVar("Number", bound=np.generic)
+from trt_opt.quantize.importing.constants import fits, spread
 
 MOVES = frozenset(
     {
@@ -66,9 +64,17 @@ def passes_shifts(node: onnx.NodeProto) -> bool:
     return node.op_type == "Pad" and attribute_of(node, "mode", b"constant") != b"constant"
 
 
+def moved_outputs(node: onnx.NodeProto) -> Sequence[str]:
+    """The outputs of a node that passes shifts which hold its first input's numbers: not where MaxPool found them."""
+    outputs = node.output if node.op_type == "Split" else node.output[:1]
+    return tuple(filter(None, outputs))
+
+
 def stays_on_grid(node: onnx.NodeProto) -> bool:
     """Whether the outputs of a node that passes shifts hold only numbers of its first input."""
-    return node.op_type in MOVES or node.op_type == "Pad" or attribute_of(node, "mode", b"nearest") == b"nearest"
+    if node.op_type == "Resize":
+        return attribute_of(node, "mode", b"nearest") == b"nearest"
+    return node.op_type in MOVES or node.op_type == "Pad"
 
 
 def constant_value(index: GraphIndex, tensor: str) -> NDArray[np.float32] | None:
@@ -82,15 +88,13 @@ def constant_value(index: GraphIndex, tensor: str) -> NDArray[np.float32] | None
     parts = [part for part in (index.constant(name) for name in node.input if name) if part is not None]
     if len(parts) != sum(map(bool, node.input)):
         return None
-    integers, scales = parts[0].astype(np.int64), parts[1].astype(np.float32)
-    zeros = parts[2].astype(np.int64) if len(parts) > 2 else np.zeros((), np.int64)
-    axis = int(str(attribute_of(node, "axis", 1)))
-    shape = [-1 if at == axis % max(integers.ndim, 1) else 1 for at in range(integers.ndim)]
-
-    def spread(values: NDArray[Number]) -> NDArray[Number]:
-        return values.reshape(()) if values.size == 1 else values.reshape(shape)
-
-    return np.asarray((integers - spread(zeros)).astype(np.float32) * spread(scales), np.float32)
+    axis, shape = int(str(attribute_of(node, "axis", 1))), parts[0].shape
+    if not all(fits(part, shape, axis) for part in parts[1:]):
+        return None
+    # FLOAT64 holds the difference of two INT32 as well as the fractions of an FP8.
+    zeros = parts[2].astype(np.float64) if len(parts) > 2 else np.zeros(())
+    difference = parts[0].astype(np.float64) - spread(zeros, shape, axis)
+    return np.asarray(difference.astype(np.float32) * spread(parts[1].astype(np.float32), shape, axis), np.float32)
 
 
 def is_constant(index: GraphIndex, tensor: str) -> bool:
@@ -99,7 +103,13 @@ def is_constant(index: GraphIndex, tensor: str) -> bool:
     if node is None or node.op_type != "DequantizeLinear":
         return index.is_constant(tensor) and index.element_type(tensor) == TensorProto.FLOAT
     known = all(index.is_constant(name) for name in node.input if name)
-    return known and not attribute_of(node, "block_size", 0)
+    return known and not attribute_of(node, "block_size", 0) and _has_fitting_scales(node, index)
+
+
+def _has_fitting_scales(node: onnx.NodeProto, index: GraphIndex) -> bool:
+    weights, *others = (index.constant(name) for name in node.input if name)
+    axis = int(str(attribute_of(node, "axis", 1)))
+    return weights is not None and all(part is not None and fits(part, weights.shape, axis) for part in others)
 
 
 def has_free_bias(node: onnx.NodeProto, index: GraphIndex) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from trt_opt.graph.index import attribute_of
-from trt_opt.quantize.importing.constants import Array, axis_of, dequantized
+from trt_opt.quantize.importing.constants import Array, axis_of, dequantized, fits
 from trt_opt.quantize.importing.float_graph import FloatGraph
 from trt_opt.quantize.importing.held_integers import StoredConstant, UnreadableError
 from trt_opt.quantize.importing.node_reading import input_of, integer_attribute
@@ -61,14 +61,10 @@ def read_constant(
         scale = np.full(zero.shape, scale, scale.dtype)
     if zero.size == 1:
         zero = np.full(scale.shape, zero.reshape(()).astype(np.int32)).astype(zero.dtype)
-    fits = scale.ndim == integers.ndim if block else scale.ndim == 0 or scale.shape == (_length(integers, axis),)
-    if not fits or zero.shape != scale.shape:
+    is_shaped = scale.ndim == integers.ndim if block else scale.ndim <= 1
+    if not is_shaped or not fits(scale, integers.shape, axis, block) or zero.shape != scale.shape:
         raise UnreadableError("the scales or zero-points of its weights are not one per channel")
     return StoredConstant(integers, scale, zero.astype(integers.dtype), axis, block)
-
-
-def _length(integers: Array, axis: int) -> int:
-    return integers.shape[axis] if -integers.ndim <= axis < integers.ndim else -1
 
 
 def _is_normal(node: onnx.NodeProto, stored: StoredConstant, graph: FloatGraph) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -12,10 +11,9 @@ from onnx import TensorProto
 
 from trt_opt.graph.index import GraphIndex, attribute_of
 from trt_opt.graph.writer import GraphWriter
+from trt_opt.quantize.importing.constants import fits, spread
 from trt_opt.values.importing import ImportedWeights
 from trt_opt.values.rewriting import Change, Decline
-
-Number = TypeVar("Number", bound=np.generic)
 
 _EIGHT_BITS = (TensorProto.INT8, TensorProto.UINT8)
 
@@ -97,7 +95,9 @@ def _stored(node: onnx.NodeProto, index: GraphIndex) -> _Stored | ImportedWeight
         return "the scale or zero-point of its weights is only known at run time"
     axis = int(str(attribute_of(node, "axis", 1)))
     block = int(str(attribute_of(node, "block_size", 0)))
-    difference = integers.astype(np.int64) - _spread(zeros.astype(np.int64), integers.ndim, axis, block)
+    if not fits(scales, integers.shape, axis, block) or not fits(zeros, integers.shape, axis, block):
+        return "its scales or zero-points do not fit its weights"
+    difference = integers.astype(np.int64) - spread(zeros.astype(np.int64), integers.shape, axis, block)
     dead = _dead_channels(scales, difference, axis, block)
     if isinstance(dead, str):
         return dead
@@ -117,11 +117,11 @@ def _stored(node: onnx.NodeProto, index: GraphIndex) -> _Stored | ImportedWeight
 
 
 def _regridded(tensor: str, difference: NDArray[np.int64], scales: NDArray[np.float32], axis: int) -> _Stored:
-    exact = difference * _spread(scales.astype(np.float64), difference.ndim, axis)
+    exact = difference * spread(scales.astype(np.float64), difference.shape, axis)
     others = tuple(at for at in range(exact.ndim) if scales.size == 1 or at != axis % exact.ndim)
     largest = np.maximum(exact.max(others) / 127, -exact.min(others) / 128).reshape(scales.shape)
     wider = np.maximum(scales, largest.astype(np.float32))
-    step = _spread(wider.astype(np.float64), exact.ndim, axis)
+    step = spread(wider.astype(np.float64), exact.shape, axis)
     integers = np.clip(np.round(exact / step), -128, 127)
     noise, signal = np.square(exact - integers * step).sum(), np.square(exact).sum()
     sqnr_db = float(10 * np.log10(signal / noise)) if noise else None
@@ -138,15 +138,6 @@ def _dead_channels(
     zero = np.asarray(wide == 0)
     if not (np.isfinite(wide).all() and np.greater_equal(wide, 0).all()):
         return "a scale of its weights is negative, NaN or infinite"
-    if zero.any() and (block or (difference * _spread(zero, difference.ndim, axis)).any()):
+    if zero.any() and (block or (difference * spread(zero, difference.shape, axis)).any()):
         return "a scale of its weights is zero"
     return zero
-
-
-def _spread(values: NDArray[Number], rank: int, axis: int, block: int = 0) -> NDArray[Number]:
-    """Scales or zero-points in a shape that broadcasts over the weights."""
-    if block:
-        return np.asarray(np.repeat(values, block, axis=axis)) if values.ndim else values
-    if values.size == 1:
-        return values.reshape(())
-    return values.reshape([-1 if at == axis % rank else 1 for at in range(rank)])
