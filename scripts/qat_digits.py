@@ -64,7 +64,7 @@ PAGE = """\
 Top-1 accuracy on the {images} test images of the digits sample. *INT8, static* is plain quantisation by `trt-opt
 quantize`; *trained* is the same placement after {epochs} epochs with what `trt-opt qat` wrote (AdamW, learning rate
 {rate:g} for weights and {scale_rate:g} for scales, falling to 0); *exported* is its ONNX file on ONNX Runtime; *as
-built* is what `trt-opt build --int8` measured on the graph that it built the engine from, for TensorRT-RTX and SM 8.6,
+built* is what `trt-opt build --int8 --no-fp16` measured on the graph that the engine was built from, for SM 8.6,
 simulated: no engine ran. *Exported against PyTorch* is where sums in another order tip a value to the neighbouring
 step; weights and scales are the same to the last bit.
 

@@ -27,7 +27,7 @@ def advise(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Try every quantisation method on a model, measure size and accuracy, and say which to take on which hardware."""
+    """Try the quantisation methods on a model, measure size and accuracy, and say which to take on which hardware."""
     from trt_opt.advising import advice_for
     from trt_opt.cli.progress import TerminalProgress
     from trt_opt.report.advise import show_advice
