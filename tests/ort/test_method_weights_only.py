@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from graphs import conv, model_of, node, residual_block, weights
 from numpy.typing import NDArray
@@ -307,4 +308,6 @@ def test_later_opsets_are_written_in_fp16_too(kind: str, opset: int) -> None:
     model.opset_import[0].version, model.ir_version = opset, 11
     result = stored(model, PrecisionRequest("weights-only", True, weights=kind, block_size=64)).model
     assert TensorProto.FLOAT not in {tensor.data_type for tensor in result.graph.initializer}
+    if opset == 24 and tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 24):
+        pytest.skip(f"ONNX Runtime {onnxruntime.__version__} does not run opset 24")
     assert sqnr_db(outputs_of(model, fed(model))["y"], outputs_of(result, fed(model))["y"]) > 17
