@@ -10,7 +10,6 @@ class, and the rest are judged.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import importlib.util
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measured_page import asked_for, write_page
 from numpy.typing import NDArray
 
 from trt_opt.backends.machine import package_versions
@@ -200,20 +200,12 @@ Written on {date.today().isoformat()} by `python scripts/accuracy_table.py`, Pyt
 
 def main() -> None:
     """Measures, prints, and writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, help="folder of models with feeds.py")
-    parser.add_argument("--output", type=Path, help="page to write; its text after the line '## Notes' is kept")
-    options = parser.parse_args()
+    options = asked_for(__doc__)
     rows = []
     for row in all_rows(options.models):
         print(f"{row.model:<26} {row.calibrator:<11} {row.fp32:7.2f} {row.fp16:7.2f} {row.int8:7.2f}", flush=True)
         rows.append(row)
-    page = page_of(rows, complete=options.models is not None)
-    if options.output is None:
-        return
-    old = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
-    notes = old[old.index("## Notes") :] if "## Notes" in old else ""
-    options.output.write_text(page + (f"\n{notes}" if notes else ""), encoding="utf-8")
+    write_page(page_of(rows, complete=options.models is not None), options.output)
 
 
 if __name__ == "__main__":

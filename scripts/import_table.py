@@ -10,7 +10,6 @@ forms of the digits sample and of squeezenet here; the other models are read fro
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import platform
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import onnx
 from accuracy_table import Case, cifar_labels, feeds_module, imagenet_labels, write_npz
+from measured_page import asked_for, write_page
 from numpy.typing import NDArray
 from onnx import version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
@@ -214,20 +214,12 @@ Written on {date.today().isoformat()} by `python scripts/import_table.py`, Pytho
 
 def main() -> None:
     """Measures, prints, and writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, help="folder of models with feeds.py")
-    parser.add_argument("--output", type=Path, help="page to write; its text after the line '## Notes' is kept")
-    options = parser.parse_args()
+    options = asked_for(__doc__)
     rows = []
     for row in all_rows(options.models):
         print(table_of([row]).splitlines()[-1], flush=True)
         rows.append(row)
-    page = page_of(rows, complete=options.models is not None)
-    if options.output is None:
-        return
-    old = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
-    notes = "\n" + old[old.index("## Notes") :] if "## Notes" in old else ""
-    options.output.write_text(page + notes, encoding="utf-8")
+    write_page(page_of(rows, complete=options.models is not None), options.output)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from ort_session import outputs_of
+from ort_session import outputs_of, ranges_of
 
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.datasets.preprocess import Preprocess, preprocess_from_text
@@ -21,9 +21,8 @@ from trt_opt.errors import DataError, RecipeError, RequestError, StaleError
 from trt_opt.integer_runner import IntegerEndsRunner, image_from_tensor, quantized
 from trt_opt.quantize.integer_ends import integer_ends
 from trt_opt.quantize.methods import METHODS
-from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, float_graph
+from trt_opt.quantize.stage import PrecisionRequest, float_graph
 from trt_opt.report.integer_ends import note_text
-from trt_opt.values.calibration import TensorRange
 from trt_opt.values.codec import json_from_value, value_from_json
 from trt_opt.values.integer_ends import IntegerEnd, IntegerEnds
 from trt_opt.values.shapes import ShapeRange
@@ -42,19 +41,6 @@ def feed_for(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
         numbers = generator.standard_normal([dim.dim_value for dim in value.type.tensor_type.shape.dim])
         feed[value.name] = np.abs(numbers).astype(dtype) if dtype.kind == "i" else numbers.astype(dtype)
     return feed
-
-
-def ranges_of(graph: FloatGraph, feed: Feed) -> dict[str, TensorRange]:
-    """The extremes of every tapped tensor on one feed."""
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(graph.model)
-    present = {value.name for value in (*tapped.graph.input, *tapped.graph.output)}
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in graph.taps.all if name not in present)
-    tensors = {**feed, **outputs_of(tapped, feed)}
-    return {
-        name: TensorRange(float(tensors[name].min()), float(tensors[name].max()), float(np.abs(tensors[name]).max()), 1)
-        for name in graph.taps.all
-    }
 
 
 def both(

@@ -9,8 +9,8 @@ from graphs import conv, model_of, node, pooled, residual_block, weights
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from ort_session import outputs_of, sqnr_db
-from test_quantized_graph import feed_for, quantized, ranges_of
+from ort_session import outputs_of, ranges_of, sqnr_db
+from test_quantized_graph import feed_for, quantized
 
 from trt_opt.errors import StaleError, TargetError, UnsupportedModelError
 from trt_opt.graph.query import opset

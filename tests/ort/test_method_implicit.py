@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from graphs import model_of, node, pooled, residual_block, weights
-from test_quantized_graph import feed_for, ranges_of
+from ort_session import ranges_of
+from test_quantized_graph import feed_for
 
 from calibrators import cache_from_text
 from trt_opt.conversions import cache_from_table

@@ -10,12 +10,12 @@ import pytest
 from graphs import conv, model_of, node, pooled, residual_block, two_branches_into_a_concat, weights
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
-from ort_session import outputs_of, sqnr_db
+from ort_session import outputs_of, ranges_of, sqnr_db
 
 from trt_opt.errors import RequestError, StaleError, UnsupportedModelError
 from trt_opt.graph.float_types import widened_to_float32, with_float_weights
 from trt_opt.graph.query import opset
-from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, QuantizedGraph, float_graph, quantized_graph
+from trt_opt.quantize.stage import PrecisionRequest, QuantizedGraph, float_graph, quantized_graph
 from trt_opt.values.calibration import TensorRange
 
 Feed = Mapping[str, NDArray[np.generic]]
@@ -28,20 +28,6 @@ def feed_for(model: onnx.ModelProto, seed: int = 0) -> dict[str, NDArray[np.gene
     generator = np.random.default_rng(seed)
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input}
     return {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def ranges_of(graph: FloatGraph, feed: Feed) -> dict[str, TensorRange]:
-    """The extremes of every tapped tensor on one feed."""
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(graph.model)
-    present = {value.name for value in (*tapped.graph.input, *tapped.graph.output)}
-    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in graph.taps.all if name not in present)
-    tensors = {**feed, **outputs_of(tapped, feed)}
-    return {
-        name: TensorRange(float(array.min()), float(array.max()), float(np.abs(array).max()), array.size)
-        for name, array in tensors.items()
-        if name in graph.taps.all
-    }
 
 
 def quantized(model: onnx.ModelProto, request: PrecisionRequest, feed: Feed) -> QuantizedGraph:

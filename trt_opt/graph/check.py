@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import NoReturn
 
 import onnx
 from onnx import ModelProto
 
-from trt_opt.errors import ModelFileError, UnsupportedModelError
+from trt_opt.errors import ModelFileError, TrtOptError, UnsupportedModelError
 from trt_opt.graph.query import node_label, unknown_nodes
 from trt_opt.graph.tensors import without_large_tensors
 
@@ -48,6 +49,41 @@ def check_model(model: ModelProto, where: str, *, shapes: bool = True, known_ope
         _raise_translated(str(error), where, error)
     if shapes:
         _check_shapes(light, where)
+
+
+@dataclass(frozen=True, slots=True)
+class Strictness:
+    """How strictly a model can be checked, and what is made of it.
+
+    Attributes:
+        known_operators_only: As `check_model` takes it.
+        shapes: As `check_model` takes it.
+        broken_rule: What the model breaks even in the laxest check, such as an output without a shape; else empty.
+    """
+
+    known_operators_only: bool
+    shapes: bool
+    broken_rule: str = ""
+
+
+def strictness_of(model: ModelProto, *, shapes: bool = True) -> Strictness:
+    """The strictest check that a model passes: what it fails as it came, nobody is blamed for who rewrites it.
+
+    Args:
+        model: The model as it came.
+        shapes: Whether checks of inferred shapes count.
+    """
+    broken = ""
+    for known_operators_only, with_shapes in ((True, True), (True, False), (False, True), (False, False)):
+        if with_shapes and not shapes:
+            continue
+        try:
+            check_model(model, "model", shapes=with_shapes, known_operators_only=known_operators_only)
+        except TrtOptError as error:
+            broken = error.what
+            continue
+        return Strictness(known_operators_only, with_shapes)
+    return Strictness(False, False, broken)
 
 
 def _check_shapes(light: ModelProto, where: str) -> None:

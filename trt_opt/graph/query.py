@@ -19,6 +19,10 @@ STANDARD_DOMAINS = frozenset(
 """The domains whose operators ONNX itself defines; "ai.onnx" is another spelling of ""."""
 
 
+PAIR_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+"""What a quantised tensor goes through."""
+
+
 def graph_inputs(model: ModelProto) -> tuple[TensorSpec, ...]:
     """The inputs a caller has to feed, in order; initialisers that are listed as inputs too are left out."""
     constants = {tensor.name for tensor in model.graph.initializer}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from onnx import ModelProto
 
 from trt_opt.errors import TrtOptError, UnsupportedModelError
-from trt_opt.graph.check import check_model
+from trt_opt.graph.check import check_model, strictness_of
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.query import count_nodes
 from trt_opt.passes import PASSES, find_pass
@@ -95,7 +95,7 @@ class _Judge:
         self.first_model = self.latest_model = model
         self.first = self.latest = run_model(model, samples) if samples else ()
         self.by_reference = False
-        self.known_operators_only, self.shapes, self.broken_rule = _strictest_check(model)
+        self.strictness = strictness_of(model)
 
     def why_refused(self, model: ModelProto, name: str) -> str:
         """Why the model may not, or an empty text; its outputs are then what the next is compared with."""
@@ -116,9 +116,11 @@ class _Judge:
 
     def _check(self, model: ModelProto, name: str) -> None:
         try:
-            check_model(model, name, shapes=self.shapes, known_operators_only=self.known_operators_only)
+            check_model(
+                model, name, shapes=self.strictness.shapes, known_operators_only=self.strictness.known_operators_only
+            )
         except TrtOptError as error:
-            if error.what != self.broken_rule:
+            if error.what != self.strictness.broken_rule:
                 raise
             if not self.samples:
                 what = f"the model breaks a rule of ONNX as it is, and nothing could be compared: {error.what}"
@@ -137,22 +139,6 @@ class _Judge:
             return False
         self.by_reference, self.first, self.latest, self.latest_model = True, first, after, model
         return True
-
-
-def _strictest_check(model: ModelProto) -> tuple[bool, bool, str]:
-    """How strictly the model can be checked: what it fails before any pass, no pass is blamed for.
-
-    The text is the rule that it breaks even in the laxest check, such as an output without a shape.
-    """
-    broken = ""
-    for known_operators_only, shapes in ((True, True), (True, False), (False, True), (False, False)):
-        try:
-            check_model(model, "model", shapes=shapes, known_operators_only=known_operators_only)
-        except TrtOptError as error:
-            broken = error.what
-            continue
-        return known_operators_only, shapes, ""
-    return False, False, broken
 
 
 class Rewriting:

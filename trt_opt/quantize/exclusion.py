@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from trt_opt.errors import RequestError
 from trt_opt.graph.float_types import dequantized
 from trt_opt.graph.index import GraphIndex, attribute_of
+from trt_opt.graph.query import PAIR_OPS
 from trt_opt.graph.writer import GraphWriter
-
-PAIR_OPS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def without_pairs(model: onnx.ModelProto, nodes: Iterable[str]) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trt_opt.graph.index import GraphIndex, captured_names
 from trt_opt.graph.names import fresh_name, tensor_names
+from trt_opt.graph.query import PAIR_OPS
 from trt_opt.graph.tensors import subgraphs_of
 from trt_opt.graph.writer import drop_unread
 from trt_opt.quantize.fp16_risks import LARGEST, may_saturate
@@ -41,7 +42,7 @@ def fp16_nodes(index: GraphIndex, kept: Mapping[str, str]) -> frozenset[str]:
     for node in reversed(index.model.graph.node):
         if node.name in kept or any(True for _ in subgraphs_of(node)) or not _has_fp16_form(node, index):
             continue
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        if node.op_type in PAIR_OPS:
             readers = index.readers(node.output[0])
             if index.is_read_elsewhere(node.output[0]) or not all(reader.name in chosen for reader, _ in readers):
                 continue

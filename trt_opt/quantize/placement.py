@@ -34,12 +34,16 @@ class Scheme:
     spreads: bool = True
 
 
+INT8_SCHEME = Scheme()
+"""Everything the policy gives to INT8."""
+
+
 def placement_of(
     index: GraphIndex,
     *,
     exclude: Iterable[str] = (),
     activation_products: bool = False,
-    scheme: Scheme = Scheme(),
+    scheme: Scheme = INT8_SCHEME,
 ) -> Placement:
     """Decides for every node of the top-level graph.
 

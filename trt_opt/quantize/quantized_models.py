@@ -6,6 +6,7 @@ import onnx
 from onnx import TensorProto
 
 from trt_opt.graph.index import GraphIndex
+from trt_opt.graph.query import PAIR_OPS
 from trt_opt.quantize.rules import COMPUTE_OPS, moves_data_only
 from trt_opt.values.precision import LayerDecision, Precision
 
@@ -47,7 +48,7 @@ def _decision(node: onnx.NodeProto, index: GraphIndex) -> LayerDecision:
     def told(precision: Precision, reason: str) -> LayerDecision:
         return LayerDecision(node.name, node.op_type, precision, CAME_SO, reason)
 
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+    if node.op_type in PAIR_OPS:
         return told("other", "converts between floats and integers")
     stored = [_stored_type(name, index) for name in node.input[:2]]
     precision: Precision = "fp8" if TensorProto.FLOAT8E4M3FN in stored else "int8"

@@ -5,13 +5,10 @@ from __future__ import annotations
 from onnx import ModelProto, TensorProto
 
 from trt_opt.errors import TrtOptError
-from trt_opt.graph.check import check_model
+from trt_opt.graph.check import check_model, strictness_of
 from trt_opt.graph.index import attribute_of
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
-
-_STRICTNESS = ((True, True), (False, True), (True, False), (False, False))
-"""Whether shapes are checked, and whether unknown operators are refused; the strictest first."""
 
 
 def require_as_valid(made: ModelProto, source: ModelProto, where: str, *, shapes: bool = True) -> None:
@@ -29,21 +26,11 @@ def require_as_valid(made: ModelProto, source: ModelProto, where: str, *, shapes
         ModelFileError: It breaks a rule that the source keeps.
         UnsupportedModelError: Likewise.
     """
-    broken = ""
-    for with_shapes, known in _STRICTNESS:
-        if with_shapes and not shapes:
-            continue
-        try:
-            check_model(source, "the model as given", shapes=with_shapes, known_operators_only=known)
-        except TrtOptError as error:
-            broken = error.what
-            continue
-        check_model(made, where, shapes=with_shapes, known_operators_only=known)
-        return
+    found = strictness_of(source, shapes=shapes)
     try:
-        check_model(made, where, shapes=False, known_operators_only=False)
+        check_model(made, where, shapes=found.shapes, known_operators_only=found.known_operators_only)
     except TrtOptError as error:
-        if error.what != broken:
+        if error.what != found.broken_rule:
             raise
 
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from trt_opt.graph.index import GraphIndex, attribute_of
+from trt_opt.graph.query import PAIR_OPS
 
 Array = NDArray[np.generic]
 
@@ -53,9 +54,7 @@ class ConstantReader:
         node = self._index.producer(name)
         if node is None or len(node.output) != 1:
             return None
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") and (
-            node.domain or node.op_type not in _EVALUATED
-        ):
+        if node.op_type not in PAIR_OPS and (node.domain or node.op_type not in _EVALUATED):
             return None
         inputs = [self(tensor, depth + 1) if tensor else None for tensor in node.input]
         if any(tensor and value is None for tensor, value in zip(node.input, inputs, strict=True)):

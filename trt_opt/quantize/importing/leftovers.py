@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx
 
 from trt_opt.graph.index import GraphIndex
+from trt_opt.graph.query import PAIR_OPS
 from trt_opt.graph.tensors import graphs_of, subgraphs_of
 from trt_opt.quantize.importing.constants import ConstantReader
 from trt_opt.values.changes import Decline
@@ -34,20 +35,18 @@ _OTHERS = frozenset(
     | {"QOrderedMatMul", "QuantizeBFP", "DequantizeBFP", "QuantizeWithOrder", "DequantizeWithOrder"}
 )
 
-PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
-
 _LINEAR = frozenset(
     {"Add", "AveragePool", "Concat", "Conv", "GlobalAveragePool", "LeakyRelu", "MatMul", "Mul", "ReduceMean"}
     | {"Sigmoid", "Softmax", "Where"}
 )
 
-QUANTISED = PAIR | DYNAMIC | _OTHERS | frozenset(f"QLinear{name}" for name in _LINEAR)
+QUANTISED = PAIR_OPS | DYNAMIC | _OTHERS | frozenset(f"QLinear{name}" for name in _LINEAR)
 """Every operator by which a model is quantised."""
 
 
 def is_linear_operator(node: onnx.NodeProto) -> bool:
     """Whether a node computes on integers with their grids among its inputs."""
-    return node.op_type in QUANTISED - PAIR - DYNAMIC - {"MatMulNBits"}
+    return node.op_type in QUANTISED - PAIR_OPS - DYNAMIC - {"MatMulNBits"}
 
 
 def leftovers(model: onnx.ModelProto) -> Iterator[Decline]:
@@ -61,9 +60,9 @@ def leftovers(model: onnx.ModelProto) -> Iterator[Decline]:
 
 
 def _reason(node: onnx.NodeProto, index: GraphIndex, constant: ConstantReader) -> str | None:
-    if node.op_type in QUANTISED - PAIR:
+    if node.op_type in QUANTISED - PAIR_OPS:
         return _DYNAMIC_LEFT if node.op_type in _MATCHED else f"{node.op_type} has no form in Q/DQ"
-    if node.op_type in PAIR and node.domain not in {"", "ai.onnx"}:
+    if node.op_type in PAIR_OPS and node.domain not in {"", "ai.onnx"}:
         return f"{node.op_type} of {node.domain}"
     if node.op_type == "QuantizeLinear":
         others = [reader for reader, _ in index.readers(node.output[0]) if reader.op_type != "DequantizeLinear"]

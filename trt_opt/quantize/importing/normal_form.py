@@ -12,7 +12,7 @@ from trt_opt.errors import TrtOptError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.opset import converted_to_opset
-from trt_opt.graph.query import infer_shapes, opset_or_none
+from trt_opt.graph.query import PAIR_OPS, infer_shapes, opset_or_none
 from trt_opt.graph.tensors import subgraphs_of
 from trt_opt.graph.writer import FREE_INITIALISERS
 from trt_opt.quantize.importing import block_operators, data_movement, dynamic_operators, linear_pairs, stored_constants
@@ -143,7 +143,7 @@ def _hold_integer_inputs(graph: FloatGraph) -> None:
 
 def _with_channels(model: onnx.ModelProto, graph: FloatGraph) -> onnx.ModelProto | None:
     """The model in an opset that has scales per channel, per block, or for 16 bits; None where it cannot be had."""
-    pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    pairs = [node for node in model.graph.node if node.op_type in PAIR_OPS]
     wide = {tensor.name for tensor in model.graph.initializer if tensor.data_type in WIDE_TYPES}
     has_blocks = any(integer_attribute(node, "block_size") for node in pairs)
     is_recent = has_blocks or any(wide.intersection(node.input[2:]) for node in pairs)

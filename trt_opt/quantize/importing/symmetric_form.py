@@ -10,7 +10,7 @@ import onnx
 from trt_opt.graph.index import GraphIndex, captured_names
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.opset import converted_to_opset
-from trt_opt.graph.query import infer_shapes, opset
+from trt_opt.graph.query import PAIR_OPS, infer_shapes, opset
 from trt_opt.graph.writer import drop_unread
 from trt_opt.quantize.importing.grid_choice import symmetric_scales
 from trt_opt.quantize.importing.grid_reading import Pair, pairs_of
@@ -21,9 +21,6 @@ from trt_opt.values.rewriting import Change, Decline
 
 LEAST_OPSET = 13
 """Before it neither weights with a scale per channel nor Pad and Clip in their present forms exist."""
-
-
-PAIR_OPS = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

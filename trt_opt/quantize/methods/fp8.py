@@ -10,8 +10,8 @@ import onnx
 from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.insertion import with_qdq
 from trt_opt.quantize.methods.method import OpsetNeed
-from trt_opt.quantize.methods.static import nothing_to_quantize
-from trt_opt.quantize.placement import Scheme, placement_of
+from trt_opt.quantize.methods.policy import policy_placement
+from trt_opt.quantize.placement import Scheme
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.placement import Placement
@@ -48,12 +48,7 @@ class Fp8:
 
     def placement(self, index: GraphIndex, request: PrecisionRequest) -> Placement:
         """The placement policy's, on operands alone."""
-        placement = placement_of(
-            index, exclude=request.exclude, activation_products=request.activation_products, scheme=SCHEME
-        )
-        if not placement.activations:
-            raise nothing_to_quantize(placement, "FP8")
-        return placement
+        return policy_placement(index, request, "FP8", scheme=SCHEME)
 
     def written(
         self, index: GraphIndex, placement: Placement, ranges: Mapping[str, TensorRange], request: PrecisionRequest

@@ -9,8 +9,7 @@ import onnx
 
 from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.methods.method import OpsetNeed
-from trt_opt.quantize.methods.static import nothing_to_quantize
-from trt_opt.quantize.placement import placement_of
+from trt_opt.quantize.methods.policy import policy_placement
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.placement import Placement
@@ -42,9 +41,7 @@ class Implicit:
 
     def placement(self, index: GraphIndex, request: PrecisionRequest) -> Placement:
         """No pairs; the ranges of all float tensors, and the layers that the policy would give to INT8."""
-        policy = placement_of(index, exclude=request.exclude, activation_products=request.activation_products)
-        if not policy.activations:
-            raise nothing_to_quantize(policy, "INT8")
+        policy = policy_placement(index, request, "INT8")
         return Placement(layers=tuple(_offered(layer) for layer in policy.layers), calibrated=float_tensors(index))
 
     def written(

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import onnx
 
-from trt_opt.errors import UnsupportedModelError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.insertion import with_qdq
 from trt_opt.quantize.methods.method import OpsetNeed
-from trt_opt.quantize.placement import placement_of
+from trt_opt.quantize.methods.policy import policy_placement
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.placement import Placement
@@ -39,31 +38,10 @@ class Static:
 
     def placement(self, index: GraphIndex, request: PrecisionRequest) -> Placement:
         """The placement policy's."""
-        placement = placement_of(index, exclude=request.exclude, activation_products=request.activation_products)
-        if not placement.activations:
-            raise nothing_to_quantize(placement, "INT8")
-        return placement
+        return policy_placement(index, request, "INT8")
 
     def written(
         self, index: GraphIndex, placement: Placement, ranges: Mapping[str, TensorRange], request: PrecisionRequest
     ) -> onnx.ModelProto:
         """Q/DQ pairs on activations, weights stored as INT8."""
         return with_qdq(index, placement, ranges, fp16=request.fp16)
-
-
-_NESTING = ("If", "Loop", "Scan")
-_INSIDE = "holds a graph of its own, which stays in float"
-
-
-def nothing_to_quantize(placement: Placement, precision: str) -> UnsupportedModelError:
-    """The error for a model of which no layer can be quantised, with the reasons."""
-    reasons = {layer.reason for layer in placement.layers if layer.rule != "not-a-compute-layer"}
-    reasons |= {
-        f"{layer.node!r} ({layer.op_type}) {_INSIDE}" for layer in placement.layers if layer.op_type in _NESTING
-    }
-    told = "; ".join(sorted(reasons)[:5]) or "it has no Conv, ConvTranspose, Gemm or MatMul with constant weights"
-    return UnsupportedModelError(
-        f"no layer of this model can run in {precision}: {told}",
-        hint="build with --fp16",
-        nodes=tuple((layer.node, layer.op_type, layer.reason) for layer in placement.layers),
-    )

@@ -11,7 +11,8 @@ from trt_opt.errors import RequestError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.insertion import with_qdq
 from trt_opt.quantize.methods.method import OpsetNeed
-from trt_opt.quantize.methods.static import FP16_SCALE_OPSET, PER_CHANNEL_OPSET, nothing_to_quantize
+from trt_opt.quantize.methods.policy import nothing_to_quantize
+from trt_opt.quantize.methods.static import FP16_SCALE_OPSET, PER_CHANNEL_OPSET
 from trt_opt.quantize.placement import known_nodes
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.quantize.weight_rules import SMALLEST_BLOCK, WeightFormat, WeightVerdict, weight_verdict_on
