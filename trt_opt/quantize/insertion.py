@@ -10,18 +10,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from trt_opt.errors import StaleError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.names import fresh_name, tensor_names
 from trt_opt.graph.writer import drop_unread
+from trt_opt.quantize.activation_scales import activation_scales
 from trt_opt.quantize.number_format import FORMATS, NumberFormat
-from trt_opt.quantize.scales import scale_of
 from trt_opt.quantize.stored_weights import stored_weights
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.placement import ActivationQuantizer, Placement, Reader, WeightQuantizer
-
-SHARE_WITHIN = 0.5
-"""A tensor that needs two scales takes the larger for both if the smaller is at least half of it: one bit at most."""
 
 ANY_READER = Reader("", 0)
 """Weights read twice in the same form are stored once."""
@@ -62,7 +58,7 @@ class _Writer:
         self._weights_done: dict[WeightQuantizer, str] = {}
 
     def write(self, placement: Placement) -> onnx.ModelProto:
-        scales = self._activation_scales(placement)
+        scales = activation_scales(placement, self._ranges, fp16=self._fp16)
         pairs: dict[tuple[str, float], str] = {}
         for quantizer in placement.activations:
             scale = scales[quantizer.tensor, quantizer.range_of]
@@ -76,33 +72,6 @@ class _Writer:
         self._order_nodes()
         self._drop_unread_constants()
         return self._model
-
-    def _activation_scales(self, placement: Placement) -> dict[tuple[str, str], np.float32]:
-        """The scale of every quantiser; where one tensor needs two close ones, its own gives way to the larger.
-
-        Walked from the outputs to the inputs, so that what shares the scale of a later tensor follows it.
-        """
-        of_range = {quantizer.range_of: self._scale(quantizer.range_of) for quantizer in placement.activations}
-        rivals: dict[str, list[str]] = {}
-        for quantizer in placement.activations:
-            rivals.setdefault(quantizer.tensor, []).append(quantizer.range_of)
-        for tensor, names in reversed(rivals.items()):
-            largest = max(of_range[name] for name in names)
-            if tensor in names and of_range[tensor] >= SHARE_WITHIN * largest:
-                of_range[tensor] = largest
-        return {
-            (quantizer.tensor, quantizer.range_of): of_range[quantizer.range_of] for quantizer in placement.activations
-        }
-
-    def _scale(self, tensor: str) -> np.float32:
-        found = self._ranges.get(tensor)
-        if found is None or found.amax is None:
-            raise StaleError(
-                "the calibration table has no range for this tensor",
-                where=tensor,
-                hint="calibrate again: the table was made for other layers",
-            )
-        return scale_of(found.amax, fp16=self._fp16, number_format=self._activations)
 
     def _add_pair(self, quantizer: ActivationQuantizer, scale: np.float32) -> str:
         tensor = quantizer.tensor

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx
 
@@ -17,6 +18,14 @@ ACTIVATION_OPS = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu", "Selu", "Softplus"}
 )
 """What TensorRT fuses behind a convolution or a sum; looked through, never quantised themselves."""
+
+
+EXCLUDED, BY_REQUEST = "excluded", "excluded by request"
+
+ACCURACY = "accuracy"
+"""The rule that left a layer in float because a measurement said so."""
+
+NOTHING_SPARED: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,7 @@ def placement_of(
     index: GraphIndex,
     *,
     exclude: Iterable[str] = (),
+    spared: Mapping[str, str] = NOTHING_SPARED,
     activation_products: bool = False,
     scheme: Scheme = INT8_SCHEME,
 ) -> Placement:
@@ -50,13 +60,17 @@ def placement_of(
     Args:
         index: The float model, batch normalisations folded, shapes inferred, node names unique.
         exclude: Nodes to leave in float whatever the rules say.
+        spared: Nodes to leave in float too, and why.
         activation_products: Quantise MatMuls of two activations too, as in attention.
         scheme: What quantised means.
 
     Raises:
-        RequestError: An excluded node does not exist.
+        RequestError: An excluded or spared node does not exist.
     """
-    return _Placer(index, known_nodes(index, exclude), scheme, activation_products).place()
+    kept = {**dict.fromkeys(spared, ACCURACY), **dict.fromkeys(exclude, EXCLUDED)}
+    known_nodes(index, kept)
+    verdicts = {name: Verdict(False, rule, spared.get(name, BY_REQUEST)) for name, rule in kept.items()}
+    return _Placer(index, verdicts, scheme, activation_products).place()
 
 
 def known_nodes(index: GraphIndex, names: Iterable[str]) -> frozenset[str]:
@@ -75,9 +89,11 @@ def known_nodes(index: GraphIndex, names: Iterable[str]) -> frozenset[str]:
 class _Placer:
     """The state of one walk: which tensors are quantised so far, for whom, and with whose range."""
 
-    def __init__(self, index: GraphIndex, excluded: frozenset[str], scheme: Scheme, activation_products: bool) -> None:
+    def __init__(
+        self, index: GraphIndex, kept: Mapping[str, Verdict], scheme: Scheme, activation_products: bool
+    ) -> None:
         self._index = index
-        self._excluded = excluded
+        self._kept = kept
         self._scheme = scheme
         self._activation_products = activation_products
         self._readers: dict[tuple[str, str], list[Reader]] = {}
@@ -109,8 +125,9 @@ class _Placer:
 
     def _decide(self, node: onnx.NodeProto) -> None:
         verdict = verdict_on(node, self._index, activation_products=self._activation_products)
-        if verdict.quantized and node.name in self._excluded:
-            verdict = Verdict(False, "excluded", "excluded by request")
+        kept = self._kept.get(node.name)
+        if kept is not None and (verdict.quantized or kept.rule == ACCURACY):
+            verdict = kept
         self._decisions[node.name] = verdict
         if verdict.quantized:
             operands = (0, 1) if verdict.weight_axis is None else (0,)
@@ -119,7 +136,7 @@ class _Placer:
 
     def _spread(self, node: onnx.NodeProto) -> None:
         """Lets the quantised readers of a node's output pull its inputs into INT8 too, where that helps."""
-        if node.domain not in ("", "ai.onnx") or node.name in self._excluded:
+        if node.domain not in ("", "ai.onnx") or node.name in self._kept:
             return
         if node.op_type in ("Add", "Sum") and len(node.input) == 2:
             self._spread_to_skip_branch(node)

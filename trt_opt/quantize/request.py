@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from trt_opt.datasets.preprocess import Preprocess
 
@@ -16,6 +17,7 @@ class PrecisionRequest:
         fp16: FP16 in what is left.
         io_fp16: FP16 graph inputs and outputs too.
         exclude: Nodes to leave in float.
+        spared: Nodes to leave in float too, and why: what a measurement found.
         activation_products: MatMuls of two activations are quantised too.
         weights: What weights-only quantisation stores: "int8" or "int4".
         block_size: How many INT4 weights share one scale.
@@ -26,6 +28,7 @@ class PrecisionRequest:
     fp16: bool = False
     io_fp16: bool = False
     exclude: tuple[str, ...] = ()
+    spared: Mapping[str, str] = field(default_factory=dict)
     activation_products: bool = False
     weights: str = "int8"
     block_size: int = 128

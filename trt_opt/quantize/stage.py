@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import onnx
 
@@ -13,6 +14,7 @@ from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.opset import converted_to_opset
 from trt_opt.graph.query import infer_shapes, opset
+from trt_opt.quantize.corrections import Correction, with_corrections
 from trt_opt.quantize.exclusion import without_pairs
 from trt_opt.quantize.fp16_cast import fp16_nodes, with_fp16
 from trt_opt.quantize.fp16_risks import extremes, risk_of, tensors_to_watch
@@ -27,7 +29,10 @@ from trt_opt.values.integer_ends import IntegerEnds
 from trt_opt.values.placement import Placement, Taps
 from trt_opt.values.precision import QUANTIZED, LayerDecision, PrecisionPlan
 
+NO_CORRECTIONS: Mapping[str, Correction] = MappingProxyType({})
+
 __all__ = [
+    "Correction",
     "FloatGraph",
     "PrecisionRequest",
     "QuantizedGraph",
@@ -65,6 +70,11 @@ class FloatGraph:
         calibrated = self.placement.ranges_needed
         watched = tensors_to_watch(self.index) if self.request.fp16 else ()
         return Taps(calibrated, tuple(name for name in watched if name not in calibrated))
+
+    @property
+    def quantized_nodes(self) -> frozenset[str]:
+        """The nodes that the placement quantises."""
+        return frozenset(layer.node for layer in self.placement.layers if layer.precision in QUANTIZED)
 
     @property
     def name(self) -> str:
@@ -108,12 +118,17 @@ def float_graph(model: onnx.ModelProto, request: PrecisionRequest) -> FloatGraph
     return FloatGraph(index, request, method_called(request.method).placement(index, request))
 
 
-def quantized_graph(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> QuantizedGraph:
+def quantized_graph(
+    source: FloatGraph,
+    ranges: Mapping[str, TensorRange],
+    corrections: Mapping[str, Correction] = NO_CORRECTIONS,
+) -> QuantizedGraph:
     """Writes Q/DQ pairs and FP16 into the graph and checks it.
 
     Args:
         source: The float graph.
         ranges: What the data pass saw at `source.taps`; may be empty for FP16 alone, which then rests on constants.
+        corrections: Layer → the constants it has where it is quantised.
 
     Raises:
         StaleError: A calibrated range is missing.
@@ -121,7 +136,8 @@ def quantized_graph(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> Qu
     """
     request, model = source.request, source.model
     if request.method is not None:
-        model = METHODS[request.method].written(source.index, source.placement, ranges, request)
+        corrected = with_corrections(source.index, corrections, source.quantized_nodes)
+        model = METHODS[request.method].written(corrected, source.placement, ranges, request)
     layers = {layer.node: layer for layer in _layers(source)}
     kept: dict[str, str] = {}
     if request.fp16:

@@ -25,7 +25,11 @@ def policy_placement(
         UnsupportedModelError: No activation can be quantised.
     """
     placement = placement_of(
-        index, exclude=request.exclude, activation_products=request.activation_products, scheme=scheme
+        index,
+        exclude=request.exclude,
+        spared=request.spared,
+        activation_products=request.activation_products,
+        scheme=scheme,
     )
     if not placement.activations:
         raise nothing_to_quantize(placement, precision)
