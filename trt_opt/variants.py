@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import onnx
 
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
-from trt_opt.compare import compare_many
+from trt_opt.compare import Limits, compare_many
 from trt_opt.importing import exact_source
 from trt_opt.integer_runner import IntegerEndsRunner
 from trt_opt.quantize.given_ends import given_ends
 from trt_opt.quantize.quantized_models import is_quantized
-from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, QuantizedGraph, float_graph, quantized_graph
+from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, float_graph, quantized_graph
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.integer_ends import IntegerEnds
@@ -23,6 +23,8 @@ from trt_opt.values.samples import Dataset
 
 SIMULATED = "simulated on ONNX Runtime"
 """What every figure here is: no engine runs where there is no GPU."""
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,26 +37,47 @@ class GraphVariant:
 
 
 def graph_variants(
-    graph: FloatGraph, final: QuantizedGraph, ranges: Mapping[str, TensorRange], *, baselines: bool
+    graph: FloatGraph, ranges: Mapping[str, TensorRange], asked: GraphVariant, *, baselines: bool
 ) -> tuple[GraphVariant, ...]:
     """The float graph, the FP16 one, and the one asked for, last; without `baselines` only the last.
 
     A model that came quantised has no float graph: it is shown without and with FP16 in what is left.
+
+    Args:
+        graph: The float graph before anything was done about INT8.
+        ranges: Its ranges.
+        asked: The graph asked for.
+        baselines: Whether the others are wanted.
     """
     request = graph.request
     variants = [GraphVariant(replace(graph, request=PrecisionRequest()).name, graph.model)]
     if request.method is not None and request.fp16:
         half = quantized_graph(float_graph(graph.model, PrecisionRequest(fp16=True)), ranges)
         variants.append(GraphVariant("FP16", half.model))
-    if graph.name != variants[0].name:
-        variants.append(GraphVariant(graph.name, final.model, final.ends))
-    return tuple(variants) if baselines else (variants[-1],)
+    others = [variant for variant in variants if variant.name != asked.name] if baselines else []
+    return (*others, asked if graph.name != variants[0].name else variants[0])
 
 
 def accuracies(
-    original: onnx.ModelProto, variants: Sequence[GraphVariant], dataset: Dataset | None, progress: Progress
+    original: onnx.ModelProto,
+    variants: Sequence[GraphVariant],
+    dataset: Dataset | None,
+    progress: Progress,
+    *,
+    limits: Limits = NO_LIMITS,
 ) -> dict[str, Comparison]:
-    """How far every variant is from the model as given, on the same samples; nothing without data."""
+    """How far every variant is from the model as given, on the same samples; nothing without data.
+
+    Args:
+        original: The model as given.
+        variants: What is judged.
+        dataset: The samples, labelled or not.
+        progress: Told of every sample.
+        limits: The bounds of the verdicts, and the metric.
+
+    Raises:
+        DataError: Labels do not fit, or the user's own metric failed.
+    """
     if dataset is None:
         return {}
     reference: Runner = _reference(original)
@@ -64,7 +87,7 @@ def accuracies(
         answers = replace(given, inputs=())
         reference = IntegerEndsRunner(reference, answers)
         candidates = [IntegerEndsRunner(runner, answers) for runner in candidates]
-    compared = compare_many(reference, candidates, dataset, progress=progress)
+    compared = compare_many(reference, candidates, dataset, limits=limits, progress=progress)
     return {variant.name: found for variant, found in zip(variants, compared, strict=True)}
 
 

@@ -23,7 +23,7 @@ from trt_opt.samples import DIGITS
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.progress import Silent
-from trt_opt.variants import accuracies, graph_variants
+from trt_opt.variants import GraphVariant, accuracies, graph_variants
 
 IMAGE = "layout=NCHW,color=L,scale=1/16"
 """The sample's grey values are 0 … 16, divided by 16."""
@@ -42,7 +42,7 @@ def judged(method: str, fp16: bool, image: bool) -> tuple[Comparison, QuantizedG
     request = PrecisionRequest(method, fp16, image=preprocess_from_text(IMAGE) if image else None)
     graph = float_graph(model, request)
     final = quantized_graph(graph, ranges_from_calibration_data(graph))
-    variants = graph_variants(graph, final, {}, baselines=False)
+    variants = graph_variants(graph, {}, GraphVariant(graph.name, final.model, final.ends), baselines=False)
     test = open_dataset(str(DIGITS / "test.npz"), graph_inputs(model))
     return accuracies(model, variants, test, Silent())[graph.name], final
 

@@ -184,6 +184,66 @@ class TestLabels:
             list(dataset)
 
 
+KEYPOINT = np.dtype([("x", "f4"), ("name", "U3")])
+
+ANYTHING = {
+    "boxes": noise(3, 2, 4),
+    "masks": noise(3, 5, 5) > 0,
+    "a column": np.zeros((3, 1), np.int64),
+    "negative": np.array([-1, 0, -2]),
+    "nan": np.array([[0.5, np.nan], [1, 2], [np.nan, np.nan]]),
+    "texts": np.array(["cat", "a dog", ""]),
+    "bytes": np.array([b"a", b"bc", b""]),
+    "days": np.array(["2024-01-01", "2024-02-29", "NaT"], "datetime64[D]"),
+    "big-endian": np.arange(6, dtype=">f8").reshape(3, 2),
+    "fortran": np.asfortranarray(noise(3, 4, 2)),
+    "no boxes": np.zeros((3, 0, 4), np.float32),
+    "records": np.array([(1, "eye"), (2, "ear"), (3, "")], KEYPOINT),
+}
+
+
+class TestAnyLabels:
+    """Labels that only code of the user's own reads."""
+
+    @pytest.mark.parametrize("labels", ANYTHING.values(), ids=ANYTHING.keys())
+    def test_they_pass_unchanged_and_are_cut_like_the_inputs(self, tmp_path: Path, labels: np.ndarray) -> None:
+        """labels[i:i+1] beside batches of one, labels[i] beside whole feeds."""
+        for array, cut in ((noise(3, 4), True), (noise(3, 1, 4), False)):
+            source = written(tmp_path, x=array, labels=labels)
+            dataset = open_dataset(source, (PLAIN,), any_labels=True)
+            assert dataset.has_labels
+            found = [sample.label for sample in dataset]
+            for index, label in enumerate(found):
+                assert isinstance(label, np.ndarray)
+                assert (label.dtype, label.shape) == (labels.dtype, (1,) * cut + labels.shape[1:])
+                assert label.tobytes() == labels[index : index + 1].tobytes()
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            (noise(4, 2), "'x' has 3, 'labels' has 4"),
+            (np.float32(1), "a single label, where every sample needs its own"),
+            (np.array([[1.0], [1.0, 2.0], []], dtype=object), "pickles are refused(.|\n)*an .npz per sample"),
+        ],
+    )
+    def test_another_number_of_labels_and_objects_are_refused_at_once(
+        self, tmp_path: Path, labels: np.ndarray, message: str
+    ) -> None:
+        """One entry per sample, and no pickles, whatever the labels are."""
+        with pytest.raises(DataError, match=message):
+            open_dataset(written(tmp_path, x=noise(3, 4), labels=labels), (PLAIN,), any_labels=True)
+
+    def test_inputs_hold_numbers_all_the_same(self, tmp_path: Path) -> None:
+        """Texts are no input's data."""
+        with pytest.raises(DataError, match=r"data\.npz: x: an array of <U1 holds no numbers"):
+            open_dataset(written(tmp_path, x=np.array(["a"]), labels=np.array(["a"])), (PLAIN,), any_labels=True)
+
+    def test_texts_are_refused_where_class_numbers_are_wanted(self, tmp_path: Path) -> None:
+        """At opening."""
+        with pytest.raises(DataError, match="labels: an array of <U3 holds no numbers"):
+            open_dataset(written(tmp_path, x=noise(1, 4), labels=np.array(["cat"])), (PLAIN,))
+
+
 class TestRefusedAtOpening:
     """What the headers alone give away."""
 

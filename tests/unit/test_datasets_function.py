@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trt_opt.datasets import open_dataset
@@ -56,6 +57,59 @@ def test_feeds_and_labels_are_read(module: Write) -> None:
     assert [sample.feed["x"].tolist() for sample in samples] == [[[float(i)] * 4] for i in range(3)]
     assert samples[0].feed["rate"].shape == ()
     assert [sample.label.tolist() for sample in samples if sample.label is not None] == [[0], [1], [2]]
+
+
+def feeds_labelled(*labels: str) -> str:
+    pairs = ", ".join(f'({{"x": np.zeros((1, 4), np.float32)}}, {label})' for label in labels)
+    return f"def feeds():\n    return [{pairs}]"
+
+
+def test_any_labels_are_what_is_yielded(module: Write) -> None:
+    """Boxes, masks, lists, texts, a scalar, nothing found: each as an array of its own shape and type."""
+    labels = ("np.full((2, 4), 0.5)", "np.ones((3, 3), bool)", "[[1, 2], [3, 4]]", "'cat'", "-1.5", "np.zeros((0, 4))")
+    dataset = open_dataset(module(feeds_labelled(*labels)) + ":feeds", (PLAIN,), any_labels=True)
+    assert dataset.has_labels
+    found = [sample.label for sample in dataset]
+    expected = [np.full((2, 4), 0.5), np.ones((3, 3), bool), [[1, 2], [3, 4]], "cat", -1.5, np.zeros((0, 4))]
+    for label, array in zip(found, map(np.asarray, expected), strict=True):
+        assert isinstance(label, np.ndarray)
+        assert (label.dtype, label.shape, label.tolist()) == (array.dtype, array.shape, array.tolist())
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("{'boxes': [1.0]}", r"feeds\[0\]: labels of dtype object are Python objects"),
+        ("np.array([None, 1])", "labels of dtype object"),
+        ("[[1.0], [1.0, 2.0]]", "the label cannot be read as an array(.|\n)*an .npz per sample"),
+        ("1), ({'x': np.zeros((1, 4))}, None", "some have none"),
+    ],
+)
+def test_what_numpy_cannot_hold_is_refused_as_any_labels_too(module: Write, label: str, message: str) -> None:
+    """Objects have no bytes to hash."""
+    with pytest.raises(DataError, match=message):
+        list(open_dataset(module(feeds_labelled(label)) + ":feeds", (PLAIN,), any_labels=True))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("np.array([0.5])", "np.array([0.25])"),
+        ("np.array(['cat'])", "np.array(['dog'])"),
+        ("np.zeros((2, 3))", "np.zeros((3, 2))"),
+        ("np.zeros(2, 'f4')", "np.zeros(2, 'i4')"),
+        ("np.zeros(1, [('a', 'f4')])", "np.zeros(1, [('a', 'i4')])"),
+        ("np.zeros(1, [('a', 'f4')])", "np.zeros(1, [('b', 'f4')])"),
+    ],
+)
+def test_the_hash_covers_any_labels(module: Write, one: str, other: str) -> None:
+    """Values, shape and type, that of records included; the same labels give the same hash."""
+
+    def sha256(label: str) -> str:
+        dataset = open_dataset(module(feeds_labelled(label)) + ":feeds", (PLAIN,), any_labels=True)
+        return dataset.provenance().sha256
+
+    assert sha256(one) == sha256(one) != sha256(other)
 
 
 def test_plain_feeds_have_no_labels_and_may_come_as_a_list(module: Write) -> None:

@@ -317,6 +317,32 @@ class TestLabels:
             opened(folder)
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (("5", "007", "0"), np.array([5, 7, 0])),
+        (("5", "-1", "0.5"), np.array([5, -1, 0.5])),
+        (("5", "cat", "a dog"), np.array(["5", "cat", "a dog"])),
+        (("1" * 25, "2", "3"), np.array([1e25 / 9, 2, 3])),
+    ],
+)
+def test_any_labels_of_images_are_numbers_or_texts(
+    tmp_path: Path, cells: tuple[str, str, str], expected: np.ndarray
+) -> None:
+    """The whole column decides; class numbers are demanded where nobody says so."""
+    folder = photos(tmp_path)
+    (folder / "labels.csv").write_text("".join(f"{index:03}.png,{cell}\n" for index, cell in enumerate(cells)))
+    for spec, shape in ((RGB, (1,)), (TensorSpec("image", "float32", (3, 8, 8)), ())):
+        dataset = open_dataset(str(folder), (spec,), preprocess=preprocess_from_text("scale=1"), any_labels=True)
+        found = [sample.label for sample in dataset if sample.label is not None]
+        assert [(label.dtype.kind, label.shape) for label in found] == [(expected.dtype.kind, shape)] * 3
+        values = [label.item() for label in found]
+        assert values == (pytest.approx(expected.tolist()) if expected.dtype.kind == "f" else expected.tolist())
+    if expected.dtype.kind != "i":
+        with pytest.raises(DataError, match="is not a class number from 0"):
+            opened(folder)
+
+
 def test_the_hash_depends_on_bytes_labels_and_preprocessing(tmp_path: Path) -> None:
     """Four different results rest on four different data."""
     folder = photos(tmp_path)

@@ -48,6 +48,25 @@ def test_labels_in_every_file_become_labels(tmp_path: Path) -> None:
     assert [sample.label.tolist() for sample in dataset if sample.label is not None] == [[0, 7], [1, 7], [2, 7]]
 
 
+def test_any_labels_are_what_each_file_holds(tmp_path: Path) -> None:
+    """Other numbers of boxes, other types, a text; class numbers are demanded at opening where nobody says so."""
+    held = [np.zeros((2, 4), np.float32), np.zeros((0, 4)), np.array("cat"), np.array([-1])]
+    for index, labels in enumerate(held):
+        np.savez(tmp_path / f"{index}.npz", tokens=np.zeros((1, 4), np.int64), labels=labels)
+    dataset = open_dataset(str(tmp_path), (TOKENS,), any_labels=True)
+    assert dataset.has_labels
+    found = [sample.label for sample in dataset]
+    assert [(label.dtype, label.shape) for label in found if label is not None] == [
+        (labels.dtype, labels.shape) for labels in held
+    ]
+    assert found[2] == "cat"
+    with pytest.raises(DataError, match=r"0\.npz: labels: labels are class numbers"):
+        open_dataset(str(tmp_path), (TOKENS,))
+    np.savez(tmp_path / "4.npz", tokens=np.zeros((1, 4), np.int64))
+    with pytest.raises(DataError, match=r"4\.npz: has no labels"):
+        open_dataset(str(tmp_path), (TOKENS,), any_labels=True)
+
+
 def test_labels_in_some_files_only_are_refused(tmp_path: Path) -> None:
     """The file without is named."""
     np.savez(tmp_path / "a.npz", tokens=np.zeros((1, 4), np.int64), labels=np.array([1]))

@@ -2,5 +2,18 @@
 
 from trt_opt.compare.data_pass import compare, compare_many
 from trt_opt.compare.limits import Limits, Tolerances
+from trt_opt.compare.margin import margin
+from trt_opt.compare.metrics import METRICS, Metric, metric_from_text
+from trt_opt.compare.verdict import SMALLEST_SAMPLE
 
-__all__ = ["Limits", "Tolerances", "compare", "compare_many"]
+__all__ = [
+    "METRICS",
+    "SMALLEST_SAMPLE",
+    "Limits",
+    "Metric",
+    "Tolerances",
+    "compare",
+    "compare_many",
+    "margin",
+    "metric_from_text",
+]

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from trt_opt.compare.limits import Limits, Tolerances
 from trt_opt.compare.matching import Matching, matching_of
-from trt_opt.compare.scores import TaskTotals, labelled_output
+from trt_opt.compare.measured import Energies, Measured, PairedAnswers, Scores
+from trt_opt.compare.metrics import UserMetric
+from trt_opt.compare.scores import Answers, TaskTotals, labelled_output
 from trt_opt.compare.tolerance import ToleranceCheck
 from trt_opt.compare.totals import OutputTotals
-from trt_opt.compare.verdict import Measured, verdict_of
+from trt_opt.compare.verdict import judgement_of
 from trt_opt.errors import StageError
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.progress import Progress, Silent
@@ -49,18 +51,19 @@ def compare_many(
 ) -> tuple[Comparison, ...]:
     """Runs a reference once per sample, judges every candidate against it, and returns one comparison for each.
 
-    Memory does not grow with the number of samples: a sample's outputs are added up and dropped.
+    Memory does not grow with the size of the outputs: a sample's outputs are added up and dropped, and a few numbers of
+    every sample stay, from which the intervals follow.
 
     Args:
         reference: What is right by definition; entered and left here, like the candidates.
         candidates: What is judged; all of them are loaded at the same time.
         dataset: The samples; labels, where there are any, give top-1 and top-5.
         tolerances: How `within_tolerance` is judged where the limits do not say; None leaves it out, which is fast.
-        limits: The bounds of the verdict.
+        limits: The bounds of the verdict, and the metric.
         progress: Told of every sample.
 
     Raises:
-        DataError: Labels that do not fit the model's answers; the sample is named.
+        DataError: Labels that do not fit the model's answers, or the user's own metric failed; the sample is named.
         UnsupportedModelError: An output whose elements are no numbers.
         StageError: A runner changes its outputs from sample to sample.
     """
@@ -68,87 +71,125 @@ def compare_many(
     judged = limits.tolerances or tolerances
     check = ToleranceCheck(judged) if judged is not None else None
     told.start("compare", len(dataset))
+    asked = limits.metric if isinstance(limits.metric, UserMetric) else None
     with ExitStack() as stack:
         running = [stack.enter_context(runner) for runner in (reference, *candidates)]
-        sides = [_Side(check) for _ in candidates]
-        reference_task = _Task()
+        truth = _Truth(asked)
+        sides = [_Side(check, truth) for _ in candidates]
         for sample in dataset:
-            _run_sample(sample, running, reference_task, sides)
+            _run_sample(sample, running, truth, sides)
             told.advance()
     told.finish()
     return tuple(
-        _comparison(reference.name, candidate.name, side.measured(reference_task.totals), limits)
+        _comparison(reference.name, candidate.name, side.measured(), limits)
         for candidate, side in zip(candidates, sides, strict=True)
     )
 
 
-def _run_sample(sample: Sample, running: Sequence[Runner], reference_task: _Task, sides: Sequence[_Side]) -> None:
+def _run_sample(sample: Sample, running: Sequence[Runner], truth: _Truth, sides: Sequence[_Side]) -> None:
     expected = running[0].infer(sample.feed)
-    reference_task.add(sample, expected)
+    answers = truth.add(sample, expected)
     for runner, side in zip(running[1:], sides, strict=True):
-        side.add(sample, expected, runner.infer(sample.feed), reference_task.output)
+        side.add(sample, expected, runner.infer(sample.feed), answers)
 
 
 def _comparison(reference: str, candidate: str, measured: Measured, limits: Limits) -> Comparison:
-    verdict, reason = verdict_of(measured, limits)
+    judgement = judgement_of(measured, limits)
     return Comparison(
         reference=reference,
         candidate=candidate,
         samples=measured.samples,
-        outputs=tuple(output.accuracy() for output in measured.outputs),
+        outputs=measured.output_accuracies(),
         reference_task=measured.reference_task.accuracy(),
         candidate_task=measured.candidate_task.accuracy(),
-        verdict=verdict,
-        reason=reason,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        metric=judgement.metric,
     )
 
 
-class _Task:
-    """The reference's right answers; the first labelled sample decides which output the labels speak of."""
+class _Truth:
+    """What candidates are held against: the reference's right answers, or its score by the user's own metric.
 
-    def __init__(self) -> None:
+    The first labelled sample decides which output the labels speak of. With a metric of the user's own the labels are
+    that metric's: they need not be class numbers of any output.
+    """
+
+    def __init__(self, metric: UserMetric | None) -> None:
+        self.metric = metric
         self.output: str | None = None
-        self.totals = TaskTotals()
+        self.task = TaskTotals()
+        self.scorer = None if metric is None else metric.scorer()
 
-    def add(self, sample: Sample, outputs: Outputs) -> None:
+    def add(self, sample: Sample, outputs: Outputs) -> Answers | None:
+        """Adds one sample; returns which rows were right, if there are labels to say so."""
+        if self.scorer is not None:
+            self.scorer.add(outputs, outputs, sample.label, sample.name)
+            return None
         if sample.label is None:
-            return
+            return None
         if self.output is None:
             self.output = labelled_output(outputs, sample.label, sample.name)
-        self.totals.add(outputs[self.output], sample.label, sample.name)
+        return self.task.add(outputs[self.output], sample.label, sample.name)
 
 
 class _Side:
     """One candidate's totals."""
 
-    def __init__(self, check: ToleranceCheck | None) -> None:
+    def __init__(self, check: ToleranceCheck | None, truth: _Truth) -> None:
         self._check = check
+        self._truth = truth
         self._matching: Matching | None = None
         self._outputs: dict[str, OutputTotals] = {}
+        self._energies: dict[str, Energies] = {}
         self._task = TaskTotals()
+        self._answers = PairedAnswers()
+        self._scorer = None if truth.metric is None else truth.metric.scorer()
         self._samples = 0
 
-    def add(self, sample: Sample, expected: Outputs, found: Outputs, labelled: str | None) -> None:
-        """Adds one sample; `labelled` is the reference's output that labels speak of."""
+    def add(self, sample: Sample, expected: Outputs, found: Outputs, right: Answers | None) -> None:
+        """Adds one sample; `right` says which rows the reference was right about."""
         matching = matching_of(expected, found)
         if self._matching is None:
             self._matching = matching
             self._outputs = {name: OutputTotals(name) for name in matching.pairs}
+            self._energies = {name: Energies() for name in matching.pairs}
         elif matching != self._matching:
             raise StageError("the runners' outputs are not those of the samples before", where=sample.name)
         self._samples += 1
-        for name, partner in matching.pairs.items():
-            self._add_output(self._outputs[name], expected[name], found[partner])
-        if sample.label is not None and labelled is not None and labelled in matching.pairs:
-            answers = found[matching.pairs[labelled]]
-            if answers.shape == expected[labelled].shape:
-                self._task.add(answers, sample.label, sample.name)
+        named = {name: found[partner] for name, partner in matching.pairs.items()}
+        for name, array in named.items():
+            self._add_output(name, expected[name], array)
+        if right is not None:
+            self._add_answers(sample, expected, named, right)
+        if self._scorer is not None:
+            self._scorer.add(named, expected, sample.label, sample.name)
 
-    def measured(self, reference_task: TaskTotals) -> Measured:
+    def measured(self) -> Measured:
         """What was found out, once the data have passed."""
-        return Measured(self._samples, self._matching, tuple(self._outputs.values()), reference_task, self._task)
+        reference, candidate = self._truth.scorer, self._scorer
+        return Measured(
+            samples=self._samples,
+            matching=self._matching,
+            outputs=tuple(self._outputs.values()),
+            reference_task=self._truth.task,
+            candidate_task=self._task,
+            answers=self._answers,
+            energies=self._energies,
+            scores=None if reference is None or candidate is None else Scores(reference, candidate),
+        )
 
-    def _add_output(self, totals: OutputTotals, expected: NDArray[np.generic], found: NDArray[np.generic]) -> None:
-        comparable = totals.add(expected, found)
+    def _add_answers(self, sample: Sample, expected: Outputs, named: Outputs, right: Answers) -> None:
+        output = self._truth.output
+        if sample.label is None or output is None or output not in named:
+            return
+        if named[output].shape == expected[output].shape:
+            self._answers.add(right, self._task.add(named[output], sample.label, sample.name))
+
+    def _add_output(self, name: str, expected: NDArray[np.generic], found: NDArray[np.generic]) -> None:
+        one = OutputTotals(name)
+        comparable = one.add(expected, found)
+        self._energies[name].add(one)
         if self._check is not None:
-            totals.add_check(accepted=comparable and self._check.accepts(expected, found))
+            one.add_check(accepted=comparable and self._check.accepts(expected, found))
+        self._outputs[name].merge(one)

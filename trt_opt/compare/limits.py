@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from trt_opt.compare.metrics import Metric
 from trt_opt.errors import RequestError
 
 ErrorStatistic = Literal["elemwise", "max", "mean", "median"]
@@ -40,10 +41,12 @@ class Limits:
 
     Attributes:
         min_sqnr_db: Least SQNR of every floating-point output, dB.
-        max_drop: Most top-1 accuracy lost against the labels, in points (hundredths).
+        max_drop: Most that `metric` may lose against the reference, in points (hundredths).
         min_agreement: Least share of equal top-1 answers, in percent, of every output that has such answers.
         atol: Absolute tolerance that every output of every sample must keep.
         rtol: Relative tolerance likewise; an element may keep either.
+        metric: What `max_drop` speaks of, and what is told besides; None for top-1 accuracy where there are labels.
+            It is no bound by itself.
     """
 
     min_sqnr_db: float | None = None
@@ -51,6 +54,7 @@ class Limits:
     min_agreement: float | None = None
     atol: float | None = None
     rtol: float | None = None
+    metric: Metric | None = None
 
     def __post_init__(self) -> None:
         for name in ("min_sqnr_db", "max_drop"):
@@ -61,11 +65,16 @@ class Limits:
                 raise RequestError(f"the limit {name} must be 0 or more, not {getattr(self, name)}")
         if self.min_agreement is not None and not 0 <= self.min_agreement <= 100:
             raise RequestError(f"the least agreement is a percentage, not {self.min_agreement}")
+        if self.max_drop is not None and self.metric is not None and not self.metric.has_drop:
+            raise RequestError(
+                f"a drop is told in points, and {self.metric.text} is not", hint="--min-sqnr DB, without --max-drop"
+            )
 
     @property
     def any(self) -> bool:
         """Whether there is a bound at all."""
-        return any(getattr(self, field.name) is not None for field in dataclasses.fields(self))
+        bounds = (field.name for field in dataclasses.fields(self) if field.name != "metric")
+        return any(getattr(self, name) is not None for name in bounds)
 
     @property
     def tolerances(self) -> Tolerances | None:

@@ -70,18 +70,36 @@ def labelled_output(outputs: Mapping[str, Array], labels: Array, sample: str) ->
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """Which rows of one sample were right, bool [rows]; `top5` is None where class numbers were given."""
+
+    top1: NDArray[np.bool_]
+    top5: NDArray[np.bool_] | None
+
+
 @dataclass(slots=True)
 class TaskTotals:
-    """Right answers so far; adding the totals of two parts of the data gives those of both."""
+    """Right answers so far; adding the totals of two parts of the data gives those of both.
+
+    Attributes:
+        rows: Labelled rows judged.
+        top1_right: Rows whose first answer is the label.
+        top5_right: Rows with the label among the first five.
+        fewest_classes: The fewest classes of any sample; None where class numbers were given.
+        has_scores: Whether all samples came with scores.
+        labels_seen: The smallest and the largest label.
+    """
 
     rows: int = 0
     top1_right: int = 0
     top5_right: int = 0
     fewest_classes: int | None = None
     has_scores: bool = True
+    labels_seen: tuple[int, int] | None = None
 
-    def add(self, output: Array, labels: Array, sample: str) -> None:
-        """Judges one sample.
+    def add(self, output: Array, labels: Array, sample: str) -> Answers:
+        """Judges one sample and returns which rows were right.
 
         Args:
             output: Class scores [rows, classes] in any shape `class_scores` knows, or one class number per label.
@@ -100,11 +118,14 @@ class TaskTotals:
                 where=sample,
                 hint="give one class number per row",
             )
+        if rows:
+            self._see(int(flat.min()), int(flat.max()))
         self.rows += rows
         if scores is None:
             self.has_scores = False
-            self.top1_right += int(np.count_nonzero(output.reshape(-1) == flat))
-            return
+            right = np.asarray(output.reshape(-1) == flat)
+            self.top1_right += int(np.count_nonzero(right))
+            return Answers(right, None)
         classes = scores.shape[1]
         if rows and not 0 <= int(flat.min()) <= int(flat.max()) < classes:
             raise DataError(
@@ -113,9 +134,11 @@ class TaskTotals:
                 hint="check whether the labels start at 0, and whether the model has a background class",
             )
         rank = _ranks(scores, flat)
+        answers = Answers(rank == 0, rank < 5)
         self.top1_right += int(np.count_nonzero(rank == 0))
         self.top5_right += int(np.count_nonzero(rank < 5))
         self.fewest_classes = min(classes, self.fewest_classes or classes)
+        return answers
 
     def merge(self, other: TaskTotals) -> None:
         """Adds the totals of another part of the data."""
@@ -125,13 +148,24 @@ class TaskTotals:
         self.has_scores &= other.has_scores
         known = [fewest for fewest in (self.fewest_classes, other.fewest_classes) if fewest is not None]
         self.fewest_classes = min(known, default=None)
+        if other.labels_seen is not None:
+            self._see(*other.labels_seen)
+
+    @property
+    def has_top5(self) -> bool:
+        """Whether the first five answers are fewer than all."""
+        return self.has_scores and (self.fewest_classes or 0) > 5
 
     def accuracy(self) -> TaskAccuracy | None:
         """The shares; None without labelled rows."""
         if not self.rows:
             return None
-        has_top5 = self.has_scores and (self.fewest_classes or 0) > 5
-        return TaskAccuracy(self.rows, self.top1_right / self.rows, self.top5_right / self.rows if has_top5 else None)
+        top5 = self.top5_right / self.rows if self.has_top5 else None
+        return TaskAccuracy(self.rows, self.top1_right / self.rows, top5)
+
+    def _see(self, smallest: int, largest: int) -> None:
+        low, high = self.labels_seen or (smallest, largest)
+        self.labels_seen = min(low, smallest), max(high, largest)
 
 
 def _ranks(scores: NDArray[np.floating], labels: Array) -> NDArray[np.intp]:

@@ -141,6 +141,8 @@ class OutputTotals:
             top1_agreement=self.agreement,
             within_tolerance=self.accepted / self.checked if self.checked else None,
             not_finite=self.candidate_not_finite,
+            is_float=self.is_float,
+            rows=self.rows,
         )
 
     def _add_piece(self, reference: Array, candidate: Array) -> None:

@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from trt_opt.compare.limits import Limits
-from trt_opt.compare.matching import Matching
-from trt_opt.compare.scores import TaskTotals
-from trt_opt.compare.totals import OutputTotals
+from trt_opt.compare.measured import Measured
+from trt_opt.compare.metrics import TOP1, Metric, UserMetric
 from trt_opt.values.accuracy import Verdict
+from trt_opt.values.metric import MetricAccuracy, wilson_interval
 
 Finding = tuple[Verdict, str]
 
 
+SMALLEST_SAMPLE = 20
+"""Rows below which a share says nothing of a budget.
+
+Of 20 rows that all stay right, Tango's interval of the drop still reaches to 16 points; a row more or less decides.
+"""
+
+
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """All that a comparison found out.
+class Judgement:
+    """A verdict, why, and the metric that was asked for."""
 
-    Attributes:
-        samples: Samples both sides ran.
-        matching: Which outputs were compared; None without samples.
-        outputs: The totals of each pair.
-        reference_task: The reference's right answers.
-        candidate_task: The candidate's, on the same rows.
-    """
-
-    samples: int
-    matching: Matching | None
-    outputs: Sequence[OutputTotals]
-    reference_task: TaskTotals
-    candidate_task: TaskTotals
+    verdict: Verdict
+    reason: str
+    metric: MetricAccuracy | None
 
 
 def verdict_of(measured: Measured, limits: Limits) -> tuple[Verdict, str]:
     """The verdict and why: FAIL if anything failed, else INCONCLUSIVE if anything could not be told, else PASS."""
-    findings = [*_coverage(measured), *_finiteness(measured)]
+    judgement = judgement_of(measured, limits)
+    return judgement.verdict, judgement.reason
+
+
+def judgement_of(measured: Measured, limits: Limits) -> Judgement:
+    """The verdict, why, and the metric; see `verdict_of`."""
+    metric = limits.metric or TOP1
+    accuracy = metric.accuracy(measured)
+    findings = [*_coverage(measured), *_finiteness(measured), *_metric_is_number(metric, accuracy)]
+    findings += _drop(measured, limits, metric, accuracy)
     findings += [finding for check in BOUNDS for finding in check(measured, limits)]
-    notes = ["outputs were matched by position"] if measured.matching and measured.matching.by_position else []
     if not limits.any:
         findings.append(("INCONCLUSIVE", "no limit was given; figures only"))
-    worst: Sequence[Verdict] = ("FAIL", "INCONCLUSIVE", "PASS")
-    verdict = next(level for level in worst if any(found == level for found, _ in findings))
-    return verdict, "; ".join([text for found, text in findings if found == verdict] + notes)
+    verdict = next(level for level in WORST_FIRST if any(found == level for found, _ in findings))
+    notes = _notes(measured, limits, accuracy)
+    return Judgement(verdict, "; ".join([text for found, text in findings if found == verdict] + notes), accuracy)
+
+
+WORST_FIRST: Sequence[Verdict] = ("FAIL", "INCONCLUSIVE", "PASS")
+
+
+def _notes(measured: Measured, limits: Limits, accuracy: MetricAccuracy | None) -> list[str]:
+    """What the reader should know, whatever the verdict."""
+    notes = ["outputs were matched by position"] if measured.matching and measured.matching.by_position else []
+    budgets = [] if accuracy is None or limits.max_drop is None else [(limits.max_drop, accuracy.rows)]
+    if limits.min_agreement is not None:
+        budgets += [(100 - limits.min_agreement, output.rows) for output in measured.outputs if output.rows]
+    coarse = [rows for budget, rows in budgets if 0 < budget < 100 / rows]
+    if coarse:
+        notes.append(f"one row is {100 / min(coarse):.2f} points")
+    labels = measured.reference_task.labels_seen
+    if limits.max_drop is not None and labels is not None and labels[0] == labels[1] and measured.samples > 1:
+        notes.append(f"every label is {labels[0]}, so other classes were not judged")
+    return notes
 
 
 def _coverage(measured: Measured) -> Iterator[Finding]:
@@ -114,7 +138,10 @@ def _agreement(measured: Measured, limits: Limits) -> Iterator[Finding]:
         yield "INCONCLUSIVE", "no output looks like class scores or class numbers, so there is no top-1 agreement"
     for output in answering:
         text = f"the top-1 answers of {output.name} agree in {output.rows_agreeing} of {output.rows} rows"
-        if not (100 * output.rows_agreeing >= limit * output.rows):
+        if output.rows < SMALLEST_SAMPLE:
+            few = _count(output.rows, "row")
+            yield "INCONCLUSIVE", f"{few} cannot tell an agreement of {limit:g} %: give at least {SMALLEST_SAMPLE}"
+        elif not (100 * output.rows_agreeing >= limit * output.rows):
             yield "FAIL", f"{text}, not in at least {limit:g} %"
         else:
             yield "PASS", f"{text}, at least {limit:g} %"
@@ -133,20 +160,54 @@ def _tolerance(measured: Measured, limits: Limits) -> Iterator[Finding]:
             yield "PASS", f"{output.name} is within {bounds} in {output.checked} samples"
 
 
-def _drop(measured: Measured, limits: Limits) -> Iterator[Finding]:
+def _metric_is_number(metric: Metric, accuracy: MetricAccuracy | None) -> Iterator[Finding]:
+    """Whether the user's own metric gave numbers; NaN and infinity in named ones come from outputs, told apart."""
+    if accuracy is None or not isinstance(metric, UserMetric):
+        return
+    if math.isnan(accuracy.reference or 0.0):
+        yield "INCONCLUSIVE", f"{metric.text} is NaN for the reference itself"
+    elif math.isnan(accuracy.candidate or 0.0):
+        yield "FAIL", f"{metric.text} is NaN for the candidate, and {accuracy.reference:.4g} for the reference"
+
+
+def _drop(measured: Measured, limits: Limits, metric: Metric, accuracy: MetricAccuracy | None) -> Iterator[Finding]:
     limit = limits.max_drop
     if limit is None:
         return
-    rows = measured.candidate_task.rows
-    if not rows or rows != measured.reference_task.rows:
-        yield "INCONCLUSIVE", "the data have no labels, so the drop in top-1 accuracy is unknown"
+    if accuracy is None or accuracy.drop_points is None:
+        yield "INCONCLUSIVE", metric.missing
         return
-    # From the counts: the difference of two rounded shares can miss a limit that is met exactly.
-    drop = 100 * (measured.reference_task.top1_right - measured.candidate_task.top1_right) / rows
+    doubts = list(_doubts(measured, limit, metric, accuracy.rows))
+    yield from (("INCONCLUSIVE", doubt) for doubt in doubts)
+    if doubts or (isinstance(metric, UserMetric) and math.isnan(accuracy.drop_points)):
+        return
+    drop = accuracy.drop_points
     if not (drop <= limit):
-        yield "FAIL", f"top-1 accuracy drops by {drop:.2f} points, not by at most {limit:g}"
+        yield "FAIL", f"{metric.text} drops by {drop:.2f} points, not by at most {limit:g}"
     else:
-        yield "PASS", f"top-1 accuracy drops by {drop:.2f} points, at most {limit:g}"
+        yield "PASS", f"{metric.text} drops by {drop:.2f} points, at most {limit:g}"
 
 
-BOUNDS: tuple[Callable[[Measured, Limits], Iterator[Finding]], ...] = (_drop, _agreement, _sqnr, _tolerance)
+def _doubts(measured: Measured, limit: float, metric: Metric, rows: int) -> Iterator[str]:
+    """Why a drop would say nothing, however small or large it is."""
+    if metric.is_count and rows < SMALLEST_SAMPLE:
+        unit = "row" if metric.chance_answers or metric.name == "agreement" else "sample"
+        yield f"{_count(rows, unit)} cannot tell a drop of {limit:g} points: give at least {SMALLEST_SAMPLE}"
+        return
+    task = measured.reference_task
+    if not metric.chance_answers or not task.fewest_classes:
+        return
+    chance = metric.chance_answers / task.fewest_classes
+    right = (task.top1_right if metric.chance_answers == 1 else task.top5_right) / task.rows
+    if wilson_interval(right, task.rows)[0] <= chance:
+        yield (
+            f"the reference itself is right in {100 * right:.1f} % of {task.rows} rows, and chance is "
+            f"{100 * chance:.3g} %: the labels or the preprocessing do not fit"
+        )
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}{'s' * (number != 1)}"
+
+
+BOUNDS: tuple[Callable[[Measured, Limits], Iterator[Finding]], ...] = (_agreement, _sqnr, _tolerance)

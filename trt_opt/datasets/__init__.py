@@ -34,6 +34,7 @@ def open_dataset(
     *,
     preprocess: Preprocess | None = None,
     shapes: Mapping[str, Shape] | None = None,
+    any_labels: bool = False,
 ) -> Dataset:
     """Opens what the user named after --calib-data or --eval-data.
 
@@ -45,6 +46,8 @@ def open_dataset(
         inputs: What the model wants fed; initialisers that have a value are not among them.
         preprocess: How images become the input; the other sources hold finished arrays and do without.
         shapes: For random data: the shapes of inputs with dynamic dimensions.
+        any_labels: Labels are read by code of the user's own and pass unchanged, whatever NumPy holds but Python
+            objects: boxes, masks, floats, texts. Otherwise they are class numbers.
 
     Raises:
         DataError: There is no such source, it cannot be read, or it does not fit the model.
@@ -56,12 +59,12 @@ def open_dataset(
     path = Path(source)
     if not source or not _exists(path):
         if is_function_reference(source):
-            return FunctionDataset(source, inputs)
+            return FunctionDataset(source, inputs, any_labels=any_labels)
         raise DataError("no such file or folder", where=repr(source), hint=_missing_hint(source, path))
     if path.is_dir():
-        return _open_folder(source, path, inputs, preprocess)
+        return _open_folder(source, path, inputs, preprocess, any_labels=any_labels)
     if path.suffix.lower() in (".npz", ".npy"):
-        return ArrayDataset(source, path, inputs)
+        return ArrayDataset(source, path, inputs, any_labels=any_labels)
     raise DataError(f"a {path.suffix or 'nameless kind of'} file is not a data source", where=source, hint=SOURCES)
 
 
@@ -72,7 +75,9 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _open_folder(source: str, folder: Path, inputs: tuple[TensorSpec, ...], preprocess: Preprocess | None) -> Dataset:
+def _open_folder(
+    source: str, folder: Path, inputs: tuple[TensorSpec, ...], preprocess: Preprocess | None, *, any_labels: bool
+) -> Dataset:
     # Pillow is loaded for those who have images only.
     from trt_opt.datasets.images import IMAGE_SUFFIXES, ImageFolderDataset
 
@@ -86,9 +91,9 @@ def _open_folder(source: str, folder: Path, inputs: tuple[TensorSpec, ...], prep
             hint="put them into two folders",
         )
     if arrays:
-        return NpzFolderDataset(source, arrays, inputs)
+        return NpzFolderDataset(source, arrays, inputs, any_labels=any_labels)
     if images:
-        return ImageFolderDataset(source, images, inputs, preprocess)
+        return ImageFolderDataset(source, images, inputs, preprocess, any_labels=any_labels)
     raise DataError(_nothing_usable(folder, files), where=source, hint=SOURCES)
 
 

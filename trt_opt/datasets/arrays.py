@@ -3,6 +3,9 @@
 The rank tells how an array is cut. An array of the input's rank is a pile of batches of one: sample i is `a[i:i+1]`.
 An array with one dimension more is a pile of whole feeds: sample i is `a[i]`. A scalar input takes an array of
 shape [N]. An input whose rank the model leaves open is read as the first kind.
+
+Labels, one entry along the first dimension per sample, are cut like the inputs: `labels[i:i+1]` where any input is cut
+into batches of one, else `labels[i]`.
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ class ArrayDataset:
         source: What the user wrote.
         path: The file.
         inputs: What the model wants.
+        any_labels: Labels need not be class numbers.
 
     Raises:
         DataError: Names, ranks, sizes, element types or the numbers of rows do not fit; known from the headers alone.
@@ -69,16 +73,19 @@ class ArrayDataset:
 
     is_random = False
 
-    def __init__(self, source: str, path: Path, inputs: tuple[TensorSpec, ...]) -> None:
+    def __init__(self, source: str, path: Path, inputs: tuple[TensorSpec, ...], *, any_labels: bool = False) -> None:
         self.source = source
         self._path = path
         self._inputs = inputs
-        arrays = _arrays_of(path, inputs)
+        self._any_labels = any_labels
         labels = label_name(inputs)
+        arrays = _arrays_of(path, inputs, labels if any_labels else None)
         stored_labels = arrays.pop(labels, None) if labels is not None else None
         check_names(arrays, inputs, str(path))
         self._columns = {spec.name: _column(arrays[spec.name], spec) for spec in inputs}
-        self._labels = None if stored_labels is None else _label_column(stored_labels, self._columns)
+        self._labels = None
+        if stored_labels is not None:
+            self._labels = _label_column(stored_labels, self._columns, any_labels=any_labels)
         self._samples = _row_count(self._columns, self._labels, str(path))
 
     @property
@@ -101,7 +108,8 @@ class ArrayDataset:
                 }
                 label = None
                 if self._labels is not None and labels is not None:
-                    label = checked_label(self._labels.sample(next(labels)), name)
+                    label = self._labels.sample(next(labels))
+                    label = checked_label(label, name, any_labels=self._any_labels)
                 yield Sample(name, feed, label)
 
     def provenance(self) -> DataProvenance:
@@ -113,9 +121,9 @@ class ArrayDataset:
         return sha256_from_file(self._path)
 
 
-def _arrays_of(path: Path, inputs: tuple[TensorSpec, ...]) -> dict[str, StoredArray]:
+def _arrays_of(path: Path, inputs: tuple[TensorSpec, ...], labels: str | None) -> dict[str, StoredArray]:
     if path.suffix.lower() == ".npz":
-        return arrays_in_npz(path)
+        return arrays_in_npz(path, labels)
     if len(inputs) != 1:
         raise DataError(
             f"an .npy file holds one array, and the model has {len(inputs)} inputs",
@@ -152,11 +160,18 @@ def _batch_hint(column: Column, spec: TensorSpec) -> str | None:
     )
 
 
-def _label_column(stored: StoredArray, columns: Mapping[str, Column]) -> Column:
-    """How labels are cut: like the inputs, so [N] with arrays of the inputs' rank; [N] or [N, batch] with one more."""
-    check_label_dtype(stored.dtype, stored.where)
+def _label_column(stored: StoredArray, columns: Mapping[str, Column], *, any_labels: bool) -> Column:
+    """How labels are cut: like the inputs, so [N] with arrays of the inputs' rank; [N] or [N, batch] with one more.
+
+    Any labels may have more dimensions.
+    """
+    check_label_dtype(stored.dtype, stored.where, any_labels=any_labels)
     keeps_rank = any(column.keeps_rank for column in columns.values())
     rank = len(stored.shape)
+    if any_labels:
+        if not rank:
+            raise DataError("a single label, where every sample needs its own", where=stored.where)
+        return Column(stored, keeps_rank)
     batches = {column.sample_shape[0] for column in columns.values() if column.sample_shape}
     if rank == 1 or (rank == 2 and not keeps_rank and stored.shape[1] in batches):
         return Column(stored, keeps_rank)

@@ -15,6 +15,13 @@ LABELS = "labels"
 """The name under which array files carry the right answers, unless the graph has an input of that name."""
 
 
+RAGGED = (
+    "the labels of a sample are one array of numbers or texts; where samples have different numbers of them, a folder "
+    "with an .npz per sample takes them, and package.module:function"
+)
+"""What to do about labels that make no array."""
+
+
 def dtype_of(spec: TensorSpec) -> np.dtype[np.generic]:
     """NumPy's element type of an input.
 
@@ -137,13 +144,20 @@ def checked_array(array: NDArray[np.generic], spec: TensorSpec, where: str) -> N
     return converted
 
 
-def checked_label(label: NDArray[np.generic], where: str) -> NDArray[np.generic]:
+def checked_label(label: NDArray[np.generic], where: str, *, any_labels: bool) -> NDArray[np.generic]:
     """The labels of one sample, once they are known to be class numbers: shape [batch] or scalar.
 
+    Args:
+        label: The labels.
+        where: The sample's name.
+        any_labels: They need not be class numbers.
+
     Raises:
-        DataError: Not integers, negative, or of rank above 1 (one-hot, for example).
+        DataError: Not integers, negative, or of rank above 1 (one-hot, for example); or Python objects.
     """
-    check_label_dtype(label.dtype, where)
+    check_label_dtype(label.dtype, where, any_labels=any_labels)
+    if any_labels:
+        return label
     if label.ndim > 1:
         raise DataError(
             f"labels of shape {shape_text(label.shape)}, where one class number per row is needed",
@@ -155,12 +169,18 @@ def checked_label(label: NDArray[np.generic], where: str) -> NDArray[np.generic]
     return label
 
 
-def check_label_dtype(dtype: np.dtype[np.generic], where: str) -> None:
-    """Refuses labels that are not integers.
+def check_label_dtype(dtype: np.dtype[np.generic], where: str, *, any_labels: bool) -> None:
+    """Refuses labels that are not integers; where any labels will do, those that are Python objects.
 
     Raises:
         DataError: Names the type.
     """
+    if any_labels:
+        if dtype.hasobject:  # their bytes are addresses, of which no hash can be made
+            raise DataError(
+                f"labels of dtype {dtype.name} are Python objects, not numbers or texts", where=where, hint=RAGGED
+            )
+        return
     if dtype.kind not in "iu":
         raise DataError(
             f"labels are class numbers, so integers, not {dtype.name}", where=where, hint="labels.astype('int64')"

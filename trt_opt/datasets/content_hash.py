@@ -56,7 +56,9 @@ def add_sample(hasher: Hasher, sample: Sample) -> None:
         arrays["\0label"] = sample.label
     hasher.update(f"{len(arrays)}\0".encode())
     for name, array in arrays.items():
-        hasher.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        # Of records, `dtype.str` tells the size only.
+        kind = array.dtype.str if array.dtype.names is None else str(array.dtype)
+        hasher.update(f"{name}\0{kind}\0{array.shape}\0".encode())
         hasher.update(array.tobytes())
 
 

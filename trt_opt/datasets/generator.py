@@ -8,21 +8,19 @@ otherwise speak of different data.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_opt.datasets.checks import check_names, checked_array, checked_label, closest_hint
+from trt_opt.datasets.checks import RAGGED, check_names, checked_array, checked_label
 from trt_opt.datasets.content_hash import add_sample
-from trt_opt.errors import DataError
+from trt_opt.datasets.named_code import importable, named_code
+from trt_opt.errors import DataError, RequestError
 from trt_opt.values.samples import DataProvenance, Sample
 from trt_opt.values.tensors import TensorSpec
 
@@ -51,6 +49,7 @@ class FunctionDataset:
     Args:
         source: "package.module:function"; the current folder is searched first.
         inputs: What the model wants.
+        any_labels: Labels need not be class numbers; lists and texts become arrays.
 
     Raises:
         DataError: The module cannot be imported, or holds no such function, or it needs arguments.
@@ -58,9 +57,10 @@ class FunctionDataset:
 
     is_random = False
 
-    def __init__(self, source: str, inputs: tuple[TensorSpec, ...]) -> None:
+    def __init__(self, source: str, inputs: tuple[TensorSpec, ...], *, any_labels: bool = False) -> None:
         self.source = source
         self._inputs = inputs
+        self._any_labels = any_labels
         self._folder = str(Path.cwd())
         self._function = self._imported()
         self._labelled: bool | None = None
@@ -110,27 +110,15 @@ class FunctionDataset:
         return self._survey
 
     def _imported(self) -> Callable[[], object]:
-        module_name, _, name = self.source.partition(":")
         try:
-            with self._importable():
-                module = importlib.import_module(module_name)
-        except Exception as error:
-            raise DataError(
-                f"importing {module_name} failed with {type(error).__name__}: {error}",
-                where=self.source,
-                hint=f"modules are searched in {self._folder} and the installed packages; write no .py",
-            ) from error
-        function = getattr(module, name, None)
-        if not callable(function):
-            known = [key for key, value in vars(module).items() if callable(value)]
-            what = "no function" if function is None else f"a {type(function).__name__}, not a function"
-            raise DataError(f"{module_name} holds {what} {name!r}", where=self.source, hint=closest_hint(name, known))
+            function = named_code(self.source).code
+        except RequestError as error:
+            raise DataError(error.what, where=error.where, hint=error.hint) from error
         try:
             inspect.signature(function).bind()
         except (TypeError, ValueError) as error:
             raise DataError(f"the function must work without arguments ({error})", where=self.source) from error
-        result: Callable[[], object] = function
-        return result
+        return function
 
     def _items(self) -> Iterator[object]:
         """What the function yields; whatever it raises becomes a DataError with the sample's number."""
@@ -138,7 +126,7 @@ class FunctionDataset:
         iterator: Iterator[object] | None = None
         while True:
             try:
-                with self._importable():
+                with importable(self._folder):
                     if iterator is None:
                         iterator = self._iterator(self._function())
                     item = next(iterator)
@@ -173,7 +161,11 @@ class FunctionDataset:
             spec.name: checked_array(_array(feed[spec.name], f"the input {spec.name!r}", name), spec, name)
             for spec in self._inputs
         }
-        return Sample(name, arrays, None if label is None else checked_label(_array(label, "the label", name), name))
+        return Sample(name, arrays, None if label is None else self._checked_label(label, name))
+
+    def _checked_label(self, label: object, name: str) -> NDArray[np.generic]:
+        array = _any_array(label, name) if self._any_labels else _array(label, "the label", name)
+        return checked_label(array, name, any_labels=self._any_labels)
 
     def _check_labelled(self, sample: Sample) -> None:
         labelled = sample.label is not None
@@ -181,16 +173,6 @@ class FunctionDataset:
             self._labelled = labelled
         if self._labelled != labelled:
             raise DataError("some samples have labels and some have none", where=sample.name)
-
-    @contextmanager
-    def _importable(self) -> Iterator[None]:
-        """The folder that was current when the data were opened is searched first while the user's code runs."""
-        sys.path.insert(0, self._folder)
-        try:
-            yield
-        finally:
-            if self._folder in sys.path:
-                sys.path.remove(self._folder)
 
 
 def _array(value: object, what: str, where: str) -> NDArray[np.generic]:
@@ -201,3 +183,11 @@ def _array(value: object, what: str, where: str) -> NDArray[np.generic]:
         return np.array(np.asarray(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{what} cannot be read as an array ({error})", where=where) from error
+
+
+def _any_array(label: object, where: str) -> NDArray[np.generic]:
+    """A copy of whatever NumPy makes an array of."""
+    try:
+        return np.array(label)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"the label cannot be read as an array ({error})", where=where, hint=RAGGED) from error

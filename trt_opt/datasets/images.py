@@ -40,6 +40,7 @@ class ImageFolderDataset:
         paths: The images, sorted.
         inputs: What the model wants: one input of rank 4 (a batch of one is made) or 3 (none is made).
         preprocess: How an image becomes that input.
+        any_labels: Labels need not be class numbers.
 
     Raises:
         DataError: The model's input is not image-like, the preprocessing does not lead to its shape, the first image
@@ -49,7 +50,13 @@ class ImageFolderDataset:
     is_random = False
 
     def __init__(
-        self, source: str, paths: tuple[Path, ...], inputs: tuple[TensorSpec, ...], preprocess: Preprocess | None
+        self,
+        source: str,
+        paths: tuple[Path, ...],
+        inputs: tuple[TensorSpec, ...],
+        preprocess: Preprocess | None,
+        *,
+        any_labels: bool = False,
     ) -> None:
         self.source = source
         self._paths = paths
@@ -57,7 +64,9 @@ class ImageFolderDataset:
         self._preprocess = _known(preprocess, self._input, source)
         _check_layout(self._preprocess, self._input, source)
         self._labels_path = paths[0].parent / LABELS_FILE
-        self._labels = labels_from_csv(self._labels_path, paths) if self._labels_path.exists() else None
+        self._labels = None
+        if self._labels_path.exists():
+            self._labels = labels_from_csv(self._labels_path, paths, any_labels=any_labels)
         self._tensor(paths[0])
 
     @property
@@ -72,8 +81,8 @@ class ImageFolderDataset:
         for path, tensor in zip(self._paths, self._tensors(), strict=True):
             label = None
             if self._labels is not None:
-                number = self._labels[path.name]
-                label = np.array(number if self._rank == 3 else [number], np.int64)
+                value = self._labels[path.name]
+                label = np.array(value if self._rank == 3 else [value])
             yield Sample(self._name(path), {self._input.name: tensor}, label)
 
     def provenance(self) -> DataProvenance:

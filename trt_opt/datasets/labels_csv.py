@@ -2,6 +2,8 @@
 
 A heading is optional. With a heading there may be more columns: the one called file, filename or image and the one
 called label, class, class_index, class_id or target are read.
+
+A metric of the user's own takes numbers or texts in their place.
 """
 
 from __future__ import annotations
@@ -9,39 +11,60 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trt_opt.datasets.checks import closest_hint
 from trt_opt.errors import DataError
 
 LABELS_FILE = "labels.csv"
 
 _FILE_COLUMNS = ("file", "filename", "image")
+_MOST_DIGITS = 18
+"""All such numbers fit int64."""
+
 _LABEL_COLUMNS = ("label", "labels", "class", "class_index", "class_id", "target")
 
 
-def labels_from_csv(path: Path, images: tuple[Path, ...]) -> dict[str, int]:
-    """The class number of every image, by file name.
+def labels_from_csv(path: Path, images: tuple[Path, ...], *, any_labels: bool = False) -> dict[str, np.generic]:
+    """The label of every image by file name: class numbers as int64.
 
     Args:
         path: The labels.csv.
         images: The images of the folder; each needs a label.
+        any_labels: Where one is no class number, all are float64 if all are numbers, else texts.
 
     Raises:
         DataError: Not readable, a line that says something else, an unknown image, two labels for one, or none.
     """
-    labels: dict[str, int] = {}
+    labels: dict[str, str] = {}
     names = {image.name for image in images}
     for where, name, text in _entries(path):
-        if not (text.isascii() and text.isdigit()):
+        if not any_labels and not _is_class_number(text):
             raise DataError(f"{text!r} is not a class number from 0", where=where, hint="write filename,class number")
         if name not in names:
             raise DataError(f"no image {name!r} in the folder", where=where, hint=closest_hint(name, names))
         if name in labels:
             raise DataError(f"{name!r} has two labels", where=where)
-        labels[name] = int(text)
+        labels[name] = text
     missing = [image.name for image in images if image.name not in labels]
     if missing:
         raise DataError(f"{len(missing)} image(s) have no label, the first is {missing[0]!r}", where=str(path))
-    return labels
+    return dict(zip(labels, _column_values(list(labels.values())), strict=True))
+
+
+def _is_class_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+
+
+def _column_values(texts: list[str]) -> NDArray[np.generic]:
+    """The narrowest that holds all of them: class numbers, floating-point numbers, texts."""
+    if all(map(_is_class_number, texts)):
+        return np.array(list(map(int, texts)), np.int64)
+    try:
+        return np.array(list(map(float, texts)), np.float64)
+    except ValueError:
+        return np.array(texts)
 
 
 def _entries(path: Path) -> list[tuple[str, str, str]]:

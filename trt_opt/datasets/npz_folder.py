@@ -16,7 +16,7 @@ from trt_opt.datasets.checks import (
     label_name,
 )
 from trt_opt.datasets.content_hash import sha256_from_folder
-from trt_opt.datasets.stored_arrays import arrays_in_npz
+from trt_opt.datasets.stored_arrays import StoredArray, arrays_in_npz
 from trt_opt.errors import DataError
 from trt_opt.values.samples import DataProvenance, Sample
 from trt_opt.values.tensors import TensorSpec
@@ -29,6 +29,7 @@ class NpzFolderDataset:
         source: What the user wrote.
         paths: The .npz files, sorted.
         inputs: What the model wants.
+        any_labels: Labels need not be class numbers.
 
     Raises:
         DataError: A file's names, ranks, fixed dimensions or element types do not fit, or only some files have labels.
@@ -36,11 +37,14 @@ class NpzFolderDataset:
 
     is_random = False
 
-    def __init__(self, source: str, paths: tuple[Path, ...], inputs: tuple[TensorSpec, ...]) -> None:
+    def __init__(
+        self, source: str, paths: tuple[Path, ...], inputs: tuple[TensorSpec, ...], *, any_labels: bool = False
+    ) -> None:
         self.source = source
         self._paths = paths
         self._inputs = inputs
         self._label = label_name(inputs)
+        self._any_labels = any_labels
         labelled = {path: self._check_headers(path) for path in paths}
         self.has_labels = any(labelled.values())
         bare = [path for path, has_label in labelled.items() if not has_label]
@@ -53,12 +57,12 @@ class NpzFolderDataset:
     def __iter__(self) -> Iterator[Sample]:
         for path in self._paths:
             name = f"{path.parent.name}/{path.name}"
-            arrays = arrays_in_npz(path)
+            arrays = self._arrays(path)
             check_names([given for given in arrays if given != self._label], self._inputs, name)
             feed = {spec.name: checked_array(arrays[spec.name].whole(), spec, name) for spec in self._inputs}
             label = None
             if self.has_labels and self._label is not None:
-                label = checked_label(arrays[self._label].whole(), name)
+                label = checked_label(arrays[self._label].whole(), name, any_labels=self._any_labels)
             yield Sample(name, feed, label)
 
     def provenance(self) -> DataProvenance:
@@ -69,9 +73,12 @@ class NpzFolderDataset:
     def _sha256(self) -> str:
         return sha256_from_folder(self._paths)
 
+    def _arrays(self, path: Path) -> dict[str, StoredArray]:
+        return arrays_in_npz(path, self._label if self._any_labels else None)
+
     def _check_headers(self, path: Path) -> bool:
         """Checks a file without reading its data; returns whether it has labels."""
-        arrays = arrays_in_npz(path)
+        arrays = self._arrays(path)
         label = arrays.pop(self._label, None) if self._label is not None else None
         check_names(arrays, self._inputs, str(path))
         for spec in self._inputs:
@@ -81,5 +88,5 @@ class NpzFolderDataset:
                 stored.shape, spec, stored.where, "one file of a folder is one sample, batch dimension included"
             )
         if label is not None:
-            check_label_dtype(label.dtype, label.where)
+            check_label_dtype(label.dtype, label.where, any_labels=self._any_labels)
         return label is not None

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from trt_opt.datasets.checks import RAGGED
 from trt_opt.errors import DataError
 
 _GATHER_BYTES = 4 << 20
@@ -132,8 +133,12 @@ def array_in_npy(path: Path) -> StoredArray:
     return array
 
 
-def arrays_in_npz(path: Path) -> dict[str, StoredArray]:
+def arrays_in_npz(path: Path, labels: str | None = None) -> dict[str, StoredArray]:
     """The arrays of an .npz file by name, in the file's order; only their headers are read.
+
+    Args:
+        path: The file.
+        labels: The array that need not hold numbers.
 
     Raises:
         DataError: Not an .npz file, cut off, pickled, encrypted, or holding something else than arrays.
@@ -147,7 +152,7 @@ def arrays_in_npz(path: Path) -> dict[str, StoredArray]:
         if name in arrays:
             raise DataError(f"holds two arrays named {name!r}", where=str(path), hint=_HOW_TO_WRITE)
         with _opened(path, info.filename) as stream:
-            arrays[name] = _header(stream, path, info.filename)
+            arrays[name] = _header(stream, path, info.filename, any_labels=name == labels)
         _check_size(arrays[name], info.file_size)
     return arrays
 
@@ -161,7 +166,7 @@ def _check_member(info: zipfile.ZipInfo, path: Path) -> None:
         raise DataError(f"{info.filename!r} is {kind}", where=str(path), hint=_HOW_TO_WRITE)
 
 
-def _header(stream: IO[bytes], path: Path, member: str | None) -> StoredArray:
+def _header(stream: IO[bytes], path: Path, member: str | None, *, any_labels: bool = False) -> StoredArray:
     version = npy_format.read_magic(stream)
     readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
     where = str(path) if member is None else f"{path}: {member.removesuffix('.npy')}"
@@ -174,9 +179,9 @@ def _header(stream: IO[bytes], path: Path, member: str | None) -> StoredArray:
         raise DataError(
             "the array is pickled (dtype object), and pickles are refused: loading one can run any code",
             where=where,
-            hint="store numbers: numpy.asarray(values, dtype='float32') before saving",
+            hint=RAGGED if any_labels else "store numbers: numpy.asarray(values, dtype='float32') before saving",
         )
-    if dtype.kind not in "fiubc":
+    if not any_labels and dtype.kind not in "fiubc":
         raise DataError(f"an array of {dtype} holds no numbers", where=where)
     return StoredArray(path, member, shape, dtype, fortran_order, stream.tell())
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from trt_opt.values.accuracy import Comparison, OutputAccuracy, TaskAccuracy
+from trt_opt.values.metric import Interval, MetricAccuracy
 
 COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 
+DASH = "\N{EN DASH}"
+
+NEARLY_ALIKE = 0.15
+"""Points or dB that the two sides of an interval may differ by and still be shown as one width."""
+
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
-    """Prints the figures of every output, the task's if there are labels, and the verdict."""
+    """Prints the figures of every output, the task's if there are labels, the metric's, and the verdict."""
     title = Text(f"{comparison.candidate} against {comparison.reference}", style="table.title")
     table = Table(title=title, title_justify="left")
-    table.add_column("output")
+    table.add_column("output", overflow="fold")
     for heading in ("max error", "mean error", "cosine", "SQNR", "top-1 same"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for output in comparison.outputs:
         table.add_row(Text(output.name), *_figures(output))
     console.print(table)
@@ -27,18 +35,107 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     ):
         if task is not None:
             console.print(f"{_task(task)}  {side}", markup=False)
+    if comparison.metric is not None:
+        console.print(metric_text(comparison.metric), markup=False)
+    if comparison.samples > 1:
+        console.print("± and (…) are 95 % confidence intervals", markup=False)
     colour = COLOURS[comparison.verdict]
     told = f" on {comparison.samples} sample{'s' * (comparison.samples != 1)}: {comparison.reason}"
     console.print(Text.assemble((comparison.verdict, colour), told))
 
 
+def share_text(share: float | None, interval: Interval | None) -> str:
+    """A share in percent and how sure it is: "99.56 % (98.4-99.9)", "54.22 % ±4.6"; "-" for None."""
+    if share is None:
+        return "-"
+    ends = None if interval is None else (100 * interval[0], 100 * interval[1])
+    return f"{100 * share:.2f} %{_interval(100 * share, ends, '.1f')}"
+
+
+def decibels_text(value: float | None, interval: Interval | None) -> str:
+    """An SQNR and how sure it is: "31.2 dB ±0.8", "31.2 dB (28-33)"; "-" for None."""
+    return "-" if value is None else f"{value:.1f} dB{_interval(value, interval, '.0f')}"
+
+
+def sqnr_text(accuracy: Comparison) -> str:
+    """The worst output's SQNR; "identical" where nothing differs."""
+    if accuracy.outputs and all(output.identical for output in accuracy.outputs):
+        return "identical"
+    worst = next((output for output in accuracy.outputs if _is(output.sqnr_db, accuracy.sqnr_db)), None)
+    return decibels_text(accuracy.sqnr_db, None if worst is None else worst.sqnr_interval_db)
+
+
+def agreement_text(accuracy: Comparison) -> str:
+    """The share of equal top-1 answers of the output that has the fewest."""
+    known = [output for output in accuracy.outputs if output.top1_agreement is not None]
+    worst = min(known, key=lambda output: output.top1_agreement or 0.0, default=None)
+    return "-" if worst is None else share_text(worst.top1_agreement, worst.agreement_interval)
+
+
+def metric_value_text(metric: MetricAccuracy) -> str:
+    """The candidate's value by the metric."""
+    text = decibels_text if metric.unit == "dB" else share_text
+    return text(metric.candidate, metric.interval)
+
+
+def drop_text(metric: MetricAccuracy) -> str | None:
+    """The drop in points and how sure it is: "0.44 points (-0.21 to 1.60)"; None for a metric without one."""
+    if metric.drop_points is None:
+        return None
+    ends = metric.drop_interval_points
+    sure = "" if ends is None else f" ({_points(ends[0])} to {_points(ends[1])})"
+    return f"{_points(metric.drop_points)} points{sure}"
+
+
+def metric_text(metric: MetricAccuracy) -> str:
+    """Both sides by the metric, and the drop."""
+    drop = drop_text(metric)
+    if metric.unit == "dB" or drop is None:
+        return f"{metric.name}  {metric_value_text(metric)}"
+    reference = share_text(metric.reference, None)
+    return f"{metric.name}  {reference} to {metric_value_text(metric)}, a drop of {drop}"
+
+
+def accuracy_text(accuracy: Comparison) -> str:
+    """A comparison in a line: the metric, or what there is without labels, and on how many samples."""
+    metric = accuracy.metric
+    parts = [] if metric is None else [metric_text(metric)]
+    if metric is None and agreement_text(accuracy) != "-":
+        parts.append(f"top-1 same {agreement_text(accuracy)}")
+    if metric is None or metric.name != "sqnr":
+        parts.append(f"SQNR {sqnr_text(accuracy)}")
+    return f"{', '.join(parts)} on {accuracy.samples} sample{'s' * (accuracy.samples != 1)}"
+
+
+def _points(points: float) -> str:
+    """Two decimals, and never "-0.00"."""
+    return f"{round(points, 2) + 0.0:.2f}"
+
+
+def _interval(value: float, ends: Interval | None, form: str) -> str:
+    """One width where both sides are nearly alike, else both ends."""
+    if ends is None or math.isnan(value):
+        return ""
+    below, above = value - ends[0], ends[1] - value
+    if abs(below - above) <= NEARLY_ALIKE:
+        return f" ±{max(below, above):.1f}"
+    low, high = (f"{end:{form}}".removesuffix(".0") if math.isfinite(end) else "∞" for end in ends)
+    return f" ({low}{DASH}{high})"
+
+
+def _is(value: float | None, other: float | None) -> bool:
+    if value is None or other is None:
+        return False
+    return value == other or (math.isnan(value) and math.isnan(other))
+
+
 def _figures(output: OutputAccuracy) -> tuple[str, ...]:
-    sqnr = "identical" if output.identical else "-" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
+    sqnr = "identical" if output.identical else decibels_text(output.sqnr_db, output.sqnr_interval_db)
     cosine = "-" if output.cosine is None else f"{output.cosine:.6f}"
-    agreement = "-" if output.top1_agreement is None else f"{100 * output.top1_agreement:.2f} %"
+    agreement = share_text(output.top1_agreement, output.agreement_interval)
     return f"{output.max_abs_error:.3g}", f"{output.mean_abs_error:.3g}", cosine, sqnr, agreement
 
 
 def _task(task: TaskAccuracy) -> str:
-    top5 = "" if task.top5 is None else f", top-5 {100 * task.top5:.2f} %"
-    return f"top-1 {100 * task.top1:.2f} %{top5} of {task.rows}"
+    top5 = "" if task.top5 is None else f", top-5 {share_text(task.top5, task.top5_interval)}"
+    return f"top-1 {share_text(task.top1, task.top1_interval)}{top5} of {task.rows}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
+
+from trt_opt.values.metric import Interval, MetricAccuracy, wilson_interval
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 """INCONCLUSIVE is never a pass: nothing compared, unequal counts, or an invalid measurement."""
@@ -30,6 +31,11 @@ class OutputAccuracy:
         within_tolerance: Share of samples that Polygraphy's comparator accepts, 0 … 1; None where no tolerance was
             given.
         not_finite: Elements that are NaN or infinite in the candidate, and something else in the reference.
+        is_float: Whether both sides hold floating-point numbers, so that there is an SQNR.
+        rows: Rows with a top-1 answer.
+        agreement_interval: Wilson's 95 % interval of `top1_agreement`; None where that is.
+        sqnr_interval_db: 95 % interval of `sqnr_db` from resampled samples, its upper end infinite where most of them
+            show no error; None with fewer than two samples, and where `sqnr_db` is None or NaN.
     """
 
     name: str
@@ -42,6 +48,10 @@ class OutputAccuracy:
     top1_agreement: float | None
     within_tolerance: float | None
     not_finite: int = 0
+    is_float: bool = True
+    rows: int = 0
+    agreement_interval: Interval | None = None
+    sqnr_interval_db: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +62,19 @@ class TaskAccuracy:
         rows: How many labelled rows were judged.
         top1: Share right, 0 … 1.
         top5: Share with the label among the first five, or None with fewer than six classes.
+        top1_interval: Wilson's 95 % interval of `top1`; follows from it and `rows`.
+        top5_interval: Likewise; None where `top5` is.
     """
 
     rows: int
     top1: float
     top5: float | None
+    top1_interval: Interval = (0.0, 1.0)
+    top5_interval: Interval | None = None
 
-    @property
-    def top1_interval(self) -> tuple[float, float]:
-        """Wilson's 95 % score interval of `top1`: what a data set of this size can tell.
-
-        Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the
-        American Statistical Association 22 (1927), 209-212.
-        """
-        z2 = NormalDist().inv_cdf(0.975) ** 2
-        middle = self.top1 + z2 / (2 * self.rows)
-        spread = math.sqrt(z2 * (self.top1 * (1 - self.top1) + z2 / (4 * self.rows)) / self.rows)
-        scale = 1 + z2 / self.rows
-        return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "top1_interval", wilson_interval(self.top1, self.rows))
+        object.__setattr__(self, "top5_interval", None if self.top5 is None else wilson_interval(self.top5, self.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class Comparison:
         candidate_task: The candidate against the labels.
         verdict: PASS, FAIL or INCONCLUSIVE.
         reason: Why.
+        metric: What was asked for by its name; the top-1 accuracy where nothing was and there are labels.
     """
 
     reference: str
@@ -95,6 +101,7 @@ class Comparison:
     candidate_task: TaskAccuracy | None
     verdict: Verdict
     reason: str
+    metric: MetricAccuracy | None = None
 
     @property
     def sqnr_db(self) -> float | None:

@@ -17,7 +17,8 @@ class Sample:
     Attributes:
         name: Where it comes from, fit for an error message: "calibration.npz[12]", "photos/cat.jpg".
         feed: One array per graph input, with the input's rank and element type.
-        label: The sample's own labels, shape [batch] or scalar; None where there are none.
+        label: The sample's own labels: class numbers of shape [batch] or scalar, or whatever array a metric of the
+            user's own reads; None where there are none.
     """
 
     name: str
