@@ -117,6 +117,19 @@ class Histogram:
         filled = np.flatnonzero(self._counts)
         return int(filled[-1]) + 1 if filled.size else 0
 
+    def share_above(self, magnitude: float) -> float:
+        """The share of all elements, zeros included, whose magnitude is above this one; by whole bins, 0.0 to 1.0.
+
+        A bin counts if its middle is above.
+
+        Raises:
+            CalibratorError: Nothing was observed.
+        """
+        if magnitude >= self.extreme:
+            return 0.0
+        first = max(0, math.ceil(magnitude / self.width - 0.5))
+        return int(self._counts[first:].sum()) / self.count
+
     def observe(self, array: ArrayLike) -> None:
         """Counts the elements of an array; an empty one changes nothing.
 

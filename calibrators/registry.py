@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
+from calibrators.auto import Auto
 from calibrators.entropy import Entropy
 from calibrators.errors import CalibratorError
 from calibrators.minmax import MinMax
 from calibrators.mse import Mse
 from calibrators.percentile import Percentile
 
-Calibrator: TypeAlias = MinMax | Entropy | Percentile | Mse
+Calibrator: TypeAlias = MinMax | Entropy | Percentile | Mse | Auto
 
 CALIBRATORS: Mapping[str, type[Calibrator]] = MappingProxyType(
-    {kind.name: kind for kind in (Entropy, MinMax, Percentile, Mse)}
+    {kind.name: kind for kind in (Entropy, MinMax, Percentile, Mse, Auto)}
 )
 
 

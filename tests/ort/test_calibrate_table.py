@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from trt_opt.datasets.preprocess import preprocess_from_text
 from trt_opt.errors import DataError, RecipeError, StaleError
 from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.query import graph_inputs
+from trt_opt.report.calibrate import chosen_text
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.codec import json_from_value
 from trt_opt.values.placement import Taps
@@ -145,3 +147,22 @@ def test_source_text_does_not_matter(made: Made) -> None:
     elsewhere = made.photos.with_name("moved")
     made.photos.rename(elsewhere)
     replace(made, photos=elsewhere).check(one_conv(), "entropy", replace(made, photos=elsewhere).data())
+
+
+def test_table_of_before_thresholds_were_chosen_apart_is_read(made: Made) -> None:
+    """A file without the field `chosen` gives the table it always gave."""
+    plain = json.loads(made.file.read_text(encoding="utf-8"))
+    assert plain.pop("chosen") == {}
+    made.file.write_text(json.dumps(plain), encoding="utf-8")
+    assert table_from_file(made.file) == made.table
+
+
+def test_chosen_thresholds_are_kept_compared_and_counted(made: Made) -> None:
+    """What each tensor got is in the file, a table of "auto" serves "auto" alone, and the report counts candidates."""
+    chosen = replace(made.table, calibrator="auto", chosen={"x": "mse", "a": "mse", "b": "0.5 x minmax"})
+    made.file.write_text(json_from_value(chosen), encoding="utf-8")
+    assert table_from_file(made.file) == chosen
+    made.check(one_conv(), "auto", made.data())
+    with pytest.raises(StaleError, match=r"another calibrator auto \(here entropy"):
+        made.check(one_conv(), "entropy", made.data())
+    assert chosen_text(chosen.chosen) == "thresholds chosen for 3 tensors: mse 2, 0.5 x minmax 1"

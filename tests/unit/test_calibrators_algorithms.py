@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from calibrators import (
     CALIBRATORS,
+    Auto,
     CalibratorError,
     Entropy,
     Histogram,
@@ -19,7 +20,7 @@ from calibrators import (
 )
 from calibrators.expected_error import squared_error
 
-SPECS = [MinMax(), Entropy(), Percentile(), Percentile(50.0), Mse(), Mse(steps=7)]
+SPECS = [MinMax(), Entropy(), Percentile(), Percentile(50.0), Mse(), Mse(steps=7), Auto()]
 FINITE = {"allow_nan": False, "allow_infinity": False}
 ARRAYS = st.sampled_from([np.float32, np.float64]).flatmap(
     lambda kind: hnp.arrays(kind, st.integers(1, 30), elements=FINITE)
@@ -162,7 +163,9 @@ def test_mse_finds_the_smallest_measured_error(shape):
     assert chosen <= min(errors) * 1.01
 
 
-@pytest.mark.parametrize("spec", [MinMax(), Entropy(1024, 64), Percentile(99.9), Percentile(99.99999), Mse(steps=3)])
+@pytest.mark.parametrize(
+    "spec", [MinMax(), Entropy(1024, 64), Percentile(99.9), Percentile(99.99999), Mse(steps=3), Auto()]
+)
 def test_text_round_trips(spec):
     """`calibrator_from_text` reads what `str` wrote, and the name alone gives the defaults."""
     assert calibrator_from_text(str(spec)) == spec
@@ -179,8 +182,8 @@ def test_text_is_as_documented():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("entrpy", "known are entropy, minmax, percentile, mse. Did you mean entropy?"),
-        ("kl", "known are entropy, minmax, percentile, mse$"),
+        ("entrpy", "known are entropy, minmax, percentile, mse, auto. Did you mean entropy?"),
+        ("kl", "known are entropy, minmax, percentile, mse, auto$"),
         ("entropy(bins=many)", "bins of entropy must be of type int, not 'many'"),
         ("entropy(bins=2048.5)", "must be of type int"),
         ("entropy(bin=2048)", "entropy does not understand 'bin=2048': it takes bins, levels"),
@@ -203,6 +206,7 @@ def test_wrong_text_says_what_is_wrong(text, message):
 
 def test_the_registry_is_read_only():
     """The calibrators by name cannot be changed from outside."""
-    assert dict(CALIBRATORS) == {"entropy": Entropy, "minmax": MinMax, "percentile": Percentile, "mse": Mse}
+    known = {"entropy": Entropy, "minmax": MinMax, "percentile": Percentile, "mse": Mse, "auto": Auto}
+    assert dict(CALIBRATORS) == known
     with pytest.raises(TypeError):
         CALIBRATORS["mine"] = MinMax  # type: ignore[index]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import onnx
 
-from calibrators import Calibrator
+from calibrators import Calibrator, Histogram
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.calibrate.reduction import Reduction, Tensors, reduction_threads
 from trt_opt.datasets.generator import FunctionDataset
@@ -19,6 +21,19 @@ from trt_opt.values.samples import Dataset, Sample
 from trt_opt.values.shapes_seen import ShapesSeen
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibrationPass:
+    """What one walk through the data gave.
+
+    Attributes:
+        table: Every tapped tensor's range.
+        histograms: Calibrated tensor → its magnitudes; none where the calibrator keeps no more than extremes (minmax).
+    """
+
+    table: CalibrationTable
+    histograms: Mapping[str, Histogram]
+
+
 def calibration_table(
     model: onnx.ModelProto,
     taps: Taps,
@@ -28,7 +43,25 @@ def calibration_table(
     *,
     optimised: bool = True,
 ) -> CalibrationTable:
-    """Runs the float model over the data and returns the range of every tapped tensor.
+    """The range of every tapped tensor: `calibration_pass` without the histograms.
+
+    Raises:
+        DataError: The data do not serve, see `calibration_pass`.
+        UnsupportedModelError: ONNX Runtime cannot load the model, or cannot run a sample, which is then named.
+    """
+    return calibration_pass(model, taps, dataset, calibrator, progress, optimised=optimised).table
+
+
+def calibration_pass(
+    model: onnx.ModelProto,
+    taps: Taps,
+    dataset: Dataset,
+    calibrator: Calibrator,
+    progress: Progress,
+    *,
+    optimised: bool = True,
+) -> CalibrationPass:
+    """Runs the float model over the data and returns the range of every tapped tensor, and what was counted for it.
 
     A sample's tensors are reduced to histograms while the next sample runs, and dropped: memory does not grow with the
     number of samples.
@@ -51,7 +84,7 @@ def calibration_table(
     with ThreadPoolExecutor(1) as aside:
         model_sha256 = aside.submit(fingerprint, model)
         seen = _data_pass(OnnxRuntimeRunner(model, optimised=optimised, outputs=taps.all), dataset, reduction, progress)
-    return CalibrationTable(
+    table = CalibrationTable(
         model_sha256=model_sha256.result(),
         data=dataset.provenance(),
         calibrator=str(calibrator),
@@ -59,6 +92,7 @@ def calibration_table(
         shapes=seen.ranges(),
         values=seen.values(),
     )
+    return CalibrationPass(table, reduction.histograms())
 
 
 def _data_pass(model: OnnxRuntimeRunner, dataset: Dataset, reduction: Reduction, progress: Progress) -> ShapesSeen:

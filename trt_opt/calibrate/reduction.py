@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrators import Calibrator, CalibratorError, Observer
+from calibrators import Calibrator, CalibratorError, Histogram, HistogramObserver, Observer
 from trt_opt.errors import DataError
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.placement import Taps
@@ -73,6 +73,14 @@ class Reduction:
         found = {name: _range_of(name, observer) for name, observer in self._calibrated.items()}
         found |= {name: seen.range() for name, seen in self._watched.items() if seen.count}
         return found
+
+    def histograms(self) -> dict[str, Histogram]:
+        """The histogram of every calibrated tensor whose calibrator keeps one."""
+        return {
+            name: observer.histogram
+            for name, observer in self._calibrated.items()
+            if isinstance(observer, HistogramObserver)
+        }
 
     def _observe(self, sample: str, tensors: Tensors) -> None:
         for name, array in tensors.items():

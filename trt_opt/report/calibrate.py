@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,14 +19,25 @@ def show_table(table: CalibrationTable, console: Console) -> None:
     shown.add_column("tensor")
     for heading in ("lowest", "highest", "threshold", "kept"):
         shown.add_column(heading, justify="right")
+    if table.chosen:
+        shown.add_column("chosen")
     for name, found in table.ranges.items():
         if found.amax is not None:
             kept = f"{100 * found.amax / found.extreme:.1f} %" if found.extreme else "-"
-            shown.add_row(Text(name), f"{found.low:.4g}", f"{found.high:.4g}", f"{found.amax:.4g}", kept)
+            chosen = [Text(table.chosen.get(name, "-"))] if table.chosen else []
+            shown.add_row(Text(name), f"{found.low:.4g}", f"{found.high:.4g}", f"{found.amax:.4g}", kept, *chosen)
     console.print(shown)
+    if table.chosen:
+        console.print(chosen_text(table.chosen), markup=False, highlight=False)
     watched = sum(found.amax is None for found in table.ranges.values())
     if watched:
         console.print(f"and the extremes of {watched} tensors that FP16 must be able to hold")
+
+
+def chosen_text(chosen: Mapping[str, str]) -> str:
+    """How many tensors got which candidate's threshold, the most frequent first."""
+    counts = sorted(Counter(chosen.values()).items(), key=lambda entry: (-entry[1], entry[0]))
+    return f"thresholds chosen for {len(chosen)} tensors: " + ", ".join(f"{name} {count}" for name, count in counts)
 
 
 def data_text(data: DataProvenance) -> str:

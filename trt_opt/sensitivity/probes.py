@@ -30,11 +30,13 @@ class Probe:
         node: The layer.
         scales: Input position → scale of the INT8 Q/DQ pair put in front of it.
         constants: Input position → what takes the place of a constant.
+        through: Nodes behind the layer, each reading the one before; the error is measured behind the last.
     """
 
     node: str
     scales: Mapping[int, np.float32] = field(default_factory=dict)
     constants: Mapping[int, FloatArray] = field(default_factory=dict)
+    through: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -85,7 +87,6 @@ class Probes:
         self.sums = tuple(ErrorSums() for _ in probes)
         self._axes = dict(channel_axes or {})
         model, self._names = _probed(index, probes, self._axes)
-        self._signal_of = [probe.node for probe in probes]
         self._runner = OnnxRuntimeRunner(model, optimised=False, name="layers apart")
 
     def __enter__(self) -> Probes:
@@ -141,23 +142,23 @@ def _probed(
     names: list[dict[str, str]] = []
     pairs: dict[tuple[str, float], str] = {}
     for number, probe in enumerate(probes):
-        node = index.nodes[probe.node]
-        output = next(name for name in node.output if name)
-        if probe.node not in signals:
-            signals[probe.node] = writer.tensor(f"{output}_signal")
-            writer.behind(probe.node, writer.made("ReduceSumSquare", [output], signals[probe.node], keepdims=0))
+        last = (probe.node, *probe.through)[-1]
+        output = _output(index.nodes[last])
+        if last not in signals:
+            signals[last] = writer.tensor(f"{output}_signal")
+            writer.behind(last, writer.made("ReduceSumSquare", [output], signals[last], keepdims=0))
         again = writer.tensor(f"{output}_probe{number}")
-        _add_pairs(writer, index, node, probe, pairs)
+        _add_pairs(writer, index, index.nodes[probe.node], probe, pairs)
         difference, error = writer.tensor(f"{again}_difference"), writer.tensor(f"{again}_error")
         writer.behind(
-            probe.node,
-            _copy(writer, node, probe, again, output, pairs),
+            last,
+            *_copies(writer, index, probe, again, pairs),
             writer.made("Sub", [again, output], difference),
             writer.made("ReduceSumSquare", [difference], error, keepdims=0),
         )
-        own = {"signal": signals[probe.node], "error": error}
+        own = {"signal": signals[last], "error": error}
         if number in axes:
-            own |= _channel_sums(writer, probe.node, difference, axes[number], index.shape(output))
+            own |= _channel_sums(writer, last, difference, axes[number], index.shape(output))
         names.append(own)
     graph = writer.model.graph
     for name in dict.fromkeys(name for entry in names for name in entry.values()):
@@ -186,24 +187,41 @@ def _add_pairs(
         )
 
 
-def _copy(
-    writer: GraphWriter,
-    node: onnx.NodeProto,
-    probe: Probe,
-    again: str,
-    output: str,
-    pairs: Mapping[tuple[str, float], str],
-) -> onnx.NodeProto:
+def _copies(
+    writer: GraphWriter, index: GraphIndex, probe: Probe, again: str, pairs: Mapping[tuple[str, float], str]
+) -> list[onnx.NodeProto]:
+    """The layer with its other operands, and what the error passes through; the last of them writes `again`."""
+    operands = {
+        position: pairs[index.nodes[probe.node].input[position], float(scale)]
+        for position, scale in probe.scales.items()
+    }
+    for position, array in probe.constants.items():
+        operands[position] = writer.constant(f"{again}_operand{position}", np.asarray(array, np.float32))
+    chain = [index.nodes[name] for name in (probe.node, *probe.through)]
+    targets = [*(writer.tensor(f"{again}_inside") for _ in probe.through), again]
+    copies = [_copy(writer, chain[0], operands, targets[0])]
+    for number, node in enumerate(chain[1:], 1):
+        behind = _output(chain[number - 1])
+        read = {position: targets[number - 1] for position, name in enumerate(node.input) if name == behind}
+        copies.append(_copy(writer, node, read, targets[number]))
+    return copies
+
+
+def _copy(writer: GraphWriter, node: onnx.NodeProto, operands: Mapping[int, str], target: str) -> onnx.NodeProto:
+    """The node with other inputs at some positions, and another first output."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
-    copy.name = writer.made("Identity", [output], again).name
-    for position, scale in probe.scales.items():
-        copy.input[position] = pairs[node.input[position], float(scale)]
-    for position, array in probe.constants.items():
-        copy.input[position] = writer.constant(f"{again}_operand{position}", np.asarray(array, np.float32))
+    copy.name = writer.made("Identity", [target], target).name
+    for position, name in operands.items():
+        copy.input[position] = name
     del copy.output[:]
-    copy.output.extend(again if name == output else "" for name in node.output)
+    copy.output.extend(target if name == _output(node) else "" for name in node.output)
     return copy
+
+
+def _output(node: onnx.NodeProto) -> str:
+    """The node's first output."""
+    return str(next(name for name in node.output if name))
 
 
 def _channel_sums(

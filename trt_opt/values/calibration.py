@@ -47,6 +47,7 @@ class CalibrationTable:
         ranges: Tensor name → range.
         shapes: Graph input → the shapes its samples had; the default of an engine's optimization profile.
         values: Small integer input → the values its samples had, for engines in which it decides a shape.
+        chosen: Tensor → the candidate whose threshold it got, where they were chosen apart: "mse", "0.8 x minmax" …
     """
 
     model_sha256: str
@@ -55,3 +56,4 @@ class CalibrationTable:
     ranges: Mapping[str, TensorRange]
     shapes: Mapping[str, ShapeRange]
     values: Mapping[str, ValueRange] = field(default_factory=dict)
+    chosen: Mapping[str, str] = field(default_factory=dict)
