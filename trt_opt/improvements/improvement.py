@@ -44,12 +44,14 @@ class Improved:
         corrections: Layer → its constants, earlier ones included, where the model stays.
         gains: The layers changed, with their error before and after.
         declined: The layers looked at and left.
+        spared: Layers of the changed model that must stay in float, and why.
     """
 
     model: onnx.ModelProto | None = None
     corrections: Mapping[str, Correction] = field(default_factory=dict)
     gains: tuple[Gain, ...] = ()
     declined: tuple[Declined, ...] = ()
+    spared: Mapping[str, str] = field(default_factory=dict)
 
 
 class Improvement(Protocol):

@@ -68,7 +68,8 @@ class _Writer:
             for reader in quantizer.readers:
                 self._nodes[reader.node].input[reader.index] = pairs[key]
         for weight in placement.weights:
-            self._nodes[weight.reader.node].input[weight.reader.index] = self._add_weights(weight)
+            if not self._is_stored(weight.reader):
+                self._nodes[weight.reader.node].input[weight.reader.index] = self._add_weights(weight)
         self._order_nodes()
         self._drop_unread_constants()
         return self._model
@@ -102,6 +103,11 @@ class _Writer:
         self._before.setdefault(self._first_reader(weight.tensor), []).append(node)
         self._weights_done[key] = back
         return back
+
+    def _is_stored(self, reader: Reader) -> bool:
+        """Whether a correction stored the weights already: they keep their codes and scales."""
+        maker = self._index.producer(self._nodes[reader.node].input[reader.index])
+        return maker is not None and maker.op_type == "DequantizeLinear"
 
     def _first_reader(self, tensor: str) -> str:
         return self._index.readers(tensor)[0][0].name

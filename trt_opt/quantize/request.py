@@ -18,6 +18,7 @@ class PrecisionRequest:
         io_fp16: FP16 graph inputs and outputs too.
         exclude: Nodes to leave in float.
         spared: Nodes to leave in float too, and why: what a measurement found.
+        wide: Nodes that stay FP32, where they are not quantised, although FP16 was asked for, and why.
         activation_products: MatMuls of two activations are quantised too.
         weights: What weights-only quantisation stores: "int8" or "int4".
         block_size: How many INT4 weights share one scale.
@@ -29,6 +30,7 @@ class PrecisionRequest:
     io_fp16: bool = False
     exclude: tuple[str, ...] = ()
     spared: Mapping[str, str] = field(default_factory=dict)
+    wide: Mapping[str, str] = field(default_factory=dict)
     activation_products: bool = False
     weights: str = "int8"
     block_size: int = 128

@@ -21,6 +21,7 @@ from trt_opt.quantize.fp16_risks import extremes, risk_of, tensors_to_watch
 from trt_opt.quantize.integer_ends import integer_ends
 from trt_opt.quantize.lint import require_clean
 from trt_opt.quantize.methods import METHODS, method_called
+from trt_opt.quantize.placement import ACCURACY
 from trt_opt.quantize.quantized_models import decisions_of, is_quantized, stores_quantized_weights
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.quantize.validity import require_as_valid
@@ -142,6 +143,7 @@ def quantized_graph(
     kept: dict[str, str] = {}
     if request.fp16:
         kept = _kept_fp32(source.index, ranges)
+        kept |= {name: why for name, why in request.wide.items() if name not in source.quantized_nodes}
         index = GraphIndex(infer_shapes(with_fp16_io(model) if request.io_fp16 else model))
         chosen = fp16_nodes(index, kept)
         model = with_fp16(index, kept)
@@ -222,6 +224,8 @@ def _with_fp16_decision(layer: LayerDecision, is_fp16: bool, risk: str | None) -
         return replace(layer, precision="fp16")
     if layer.precision == "other":
         return layer
+    if risk is not None and layer.rule == ACCURACY:
+        return layer if risk == layer.reason else replace(layer, reason=f"{layer.reason}; FP32 because {risk}")
     if risk is not None:
         return replace(layer, rule="fp16-risk", reason=risk)
     return replace(layer, rule="no-fp16-form", reason=f"{layer.op_type} has nothing to convert, or no FP16 form")

@@ -41,7 +41,7 @@ class ImprovementReport:
     """What one improvement did to a model.
 
     Attributes:
-        name: As written after --skip-pass: "equalize-channels".
+        name: As written after --skip-pass: "equalize_channels".
         gains: The layers it changed.
         declined: The layers it looked at and left.
         before_db: SQNR of the whole model in INT8 at its worst output, on calibration samples, dB.
