@@ -9,16 +9,19 @@ from pathlib import Path
 import onnx
 
 from calibrators import CalibrationCache, CalibratorError, text_from_cache
+from trt_opt import __version__
 from trt_opt.acceptance import judge_for
+from trt_opt.accuracy_search.decision import Question, decided
 from trt_opt.backends import target_or_default
 from trt_opt.backends.machine import package_versions
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
+from trt_opt.build.manifest import build_key
 from trt_opt.buildable import ImportChoice, PassChoice, made_buildable
 from trt_opt.compare import Limits, compare
 from trt_opt.datasets import open_dataset, preprocess_from_text
 from trt_opt.ends import EndsRequest, with_asked_ends
 from trt_opt.errors import RequestError
-from trt_opt.files import require_free, write_atomically
+from trt_opt.files import require_free, sha256_of_file, write_atomically
 from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs, opset, opset_or_none
 from trt_opt.graph.save import save_model
@@ -26,6 +29,9 @@ from trt_opt.importing import exact_source
 from trt_opt.passes.clean_up.raise_opset import RaiseOpset
 from trt_opt.preparation import (
     SAMPLES_FOR_PASSES,
+    DataSets,
+    SourceModel,
+    data_warnings,
     import_notes,
     loaded,
     precision_request,
@@ -35,8 +41,8 @@ from trt_opt.preparation import (
 )
 from trt_opt.quantize.methods.full_integer import FullInteger
 from trt_opt.quantize.methods.implicit import Implicit
-from trt_opt.quantize.stage import float_graph, is_quantized, quantized_graph
-from trt_opt.recipe import Recipe
+from trt_opt.quantize.stage import float_graph, is_quantized
+from trt_opt.recipe import Recipe, plain_from_recipe
 from trt_opt.report.integer_ends import PREPROCESSING, note_text
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.calibration import CalibrationTable
@@ -47,6 +53,7 @@ from trt_opt.values.progress import Progress
 from trt_opt.values.rewriting import Change, PassReport, RewriteReport
 from trt_opt.values.samples import Dataset
 from trt_opt.values.target import Target, TensorRTTarget
+from trt_opt.variants import GraphVariant, accuracies
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +187,12 @@ def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: b
         source, data = loaded(recipe, judge, progress)
     graph = float_graph(source.rewritten, precision_request(recipe))
     table = ranges_table(recipe, graph, data.calibration, progress)
-    result = quantized_graph(graph, table.ranges if table else {})
+    journal = output.with_name(f".{output.name}.search.jsonl")
+    question = Question(recipe, source, data, graph, table, progress, journal)
+    decision = decided(question, _search_key(recipe, source, data))
+    result, table = decision.graph, decision.table
+    variant = GraphVariant(decision.source.name, result.model, result.ends)
+    measured = accuracies(source.original, (variant,), decision.judged_on, progress, limits=decision.limits)
     with OnnxRuntimeRunner(result.model, optimised=False):
         save_model(result.model, output)
     beside: dict[Path, str] = {}
@@ -191,14 +203,43 @@ def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: b
     for file, text in beside.items():
         write_atomically(file, text)
     data_used = table.data if table else None
-    warnings = [*import_notes(recipe, source), *result.warnings]
+    warnings = [
+        *import_notes(recipe, source),
+        *result.warnings,
+        *decision.warnings,
+        *data_warnings(data, allow_same=recipe.allow_same_data),
+    ]
     if cache_version is not None:
         warnings.append(
             f"the file is float; TensorRT chooses what runs in INT8: trtexec --onnx={output} --int8 --fp16 "
             f"--calib={cache_file}"
         )
+    if decision.journal is not None:
+        decision.journal.done()
+    accuracy = measured.get(variant.name)
     return QuantizationReport(
-        str(output), result.plan, data_used, tuple(warnings), tuple(map(str, beside)), source.report.imported
+        str(output),
+        result.plan,
+        data_used,
+        tuple(warnings),
+        tuple(map(str, beside)),
+        source.report.imported,
+        decision.reported(accuracy),
+        accuracy,
+    )
+
+
+def _search_key(recipe: Recipe, source: SourceModel, data: DataSets) -> str:
+    """What decides every measurement of a search."""
+    options = {name: value for name, value in plain_from_recipe(recipe).items() if name != "output"}
+    sets = (data.calibration, data.evaluation)
+    return build_key(
+        {
+            "tool": __version__,
+            "model": sha256_of_file(source.path),
+            "options": options,
+            "data": [None if dataset is None else dataset.provenance().sha256 for dataset in sets],
+        }
     )
 
 
@@ -225,7 +266,8 @@ def compared_files(
         DataError: The data do not fit the models.
     """
     reference, candidate = (load_model(file) for file in files)
-    data = _opened(source, preprocess, reference)
+    any_labels = limits.metric is not None and limits.metric.any_labels
+    data = _opened(source, preprocess, reference, any_labels=any_labels)
     return compare(_runner(reference, files[0]), _runner(candidate, files[1]), data, limits=limits, progress=progress)
 
 
@@ -234,6 +276,6 @@ def _runner(model: onnx.ModelProto, file: str) -> OnnxRuntimeRunner:
     return OnnxRuntimeRunner(exact, optimised=False, name=f"{file} on ONNX Runtime", rounds_halves=True)
 
 
-def _opened(source: str, preprocess: str | None, model: onnx.ModelProto) -> Dataset:
+def _opened(source: str, preprocess: str | None, model: onnx.ModelProto, *, any_labels: bool = False) -> Dataset:
     steps = preprocess_from_text(preprocess) if preprocess else None
-    return open_dataset(source, graph_inputs(model), preprocess=steps)
+    return open_dataset(source, graph_inputs(model), preprocess=steps, any_labels=any_labels)

@@ -11,6 +11,7 @@ import onnx
 
 from trt_opt import __version__
 from trt_opt.acceptance import LibraryJudge
+from trt_opt.accuracy_search.decision import Decision, Question, decided
 from trt_opt.backends import Backend, backend_for, target_or_default
 from trt_opt.backends.machine import package_versions
 from trt_opt.backends.onnxruntime import check_in_onnxruntime
@@ -27,6 +28,7 @@ from trt_opt.guilty_node import with_guilty_node
 from trt_opt.preparation import (
     DataSets,
     SourceModel,
+    data_warnings,
     import_notes,
     loaded,
     precision_request,
@@ -35,7 +37,7 @@ from trt_opt.preparation import (
 )
 from trt_opt.profiles import profile_for
 from trt_opt.quantize.given_ends import given_ends
-from trt_opt.quantize.stage import QuantizedGraph, float_graph, quantized_graph
+from trt_opt.quantize.stage import float_graph
 from trt_opt.recipe import Recipe, plain_from_recipe
 from trt_opt.report.integer_ends import PREPROCESSING, note_text
 from trt_opt.stopwatch import Stopwatch
@@ -78,7 +80,7 @@ def build_engine(recipe: Recipe, progress: Progress, *, rebuild: bool = False) -
         if found is not None:
             return found
         with store.stage(name, key) as folder:
-            _Build(recipe, backend, progress, watch, folder).run(source, data)
+            _Build(recipe, backend, progress, watch, folder, store.journal(key)).run(source, data, key)
     return store.outcome(name, key, reused=False)
 
 
@@ -109,19 +111,30 @@ class _Build:
     progress: Progress
     watch: Stopwatch
     folder: Path
+    journal: Path
 
-    def run(self, source: SourceModel, data: DataSets) -> None:
+    def run(self, source: SourceModel, data: DataSets, key: str) -> None:
         graph = float_graph(source.rewritten, precision_request(self.recipe))
         with self.watch.stage("calibrate"):
             table = ranges_table(self.recipe, graph, data.calibration, self.progress)
-        with self.watch.stage("quantize"):
+        with self.watch.stage("search" if self.recipe.has_budget else "quantize"):
+            question = Question(self.recipe, source, data, graph, table, self.progress, self.journal)
+            decision = decided(question, key)
+            final = decision.graph
+            asked = GraphVariant(decision.source.name, final.model, final.ends)
             ranges = table.ranges if table else {}
-            final = quantized_graph(graph, ranges)
-            variants = graph_variants(graph, final, ranges, baselines=self.recipe.baselines)
+            variants = graph_variants(graph, ranges, asked, baselines=self.recipe.baselines)
+            table = decision.table
             for variant in variants:
                 check_in_onnxruntime(variant.model, f"the {variant.name} graph")
         with self.watch.stage("evaluate"):
-            measured = accuracies(source.original, variants, data.evaluation, self.progress)
+            measured = accuracies(
+                source.original,
+                variants,
+                decision.judged_on,
+                self.progress,
+                limits=decision.limits,
+            )
         with self.watch.stage("build"):
             shapes, values = _seen(table, data)
             profile, notes = profile_for(self.recipe, graph_inputs(graph.model), shapes)
@@ -136,8 +149,10 @@ class _Build:
             write_atomically(self.folder / PREPROCESSING, note_text(ends))
         if final.ends is not None:
             options = _at_ends(options, final.ends)
-        result = _Result(source, data, final, variants, measured, sizes, built, options, notes, ends)
+        result = _Result(source, data, decision, variants, measured, sizes, built, options, notes, ends)
         write_manifest(self._manifest(result), self.folder / MANIFEST)
+        if decision.journal is not None:
+            decision.journal.done()
 
     def _options(self, profile: Profile, values: Mapping[str, ValueRange]) -> BuildOptions:
         workspace = self.recipe.workspace_mib
@@ -196,20 +211,22 @@ class _Build:
             outputs=result.built.outputs,
             calibration=calibration.provenance() if calibration else None,
             evaluation=evaluation.provenance() if evaluation else None,
-            precision=result.final.plan,
+            precision=result.decision.graph.plan,
             rewrite=replace(result.source.report, tail=TAIL if result.source.tail else None),
             variants=result.figures(),
             seconds={stage: round(seconds, 3) for stage, seconds in self.watch.seconds.items()},
             warnings=(
                 *import_notes(self.recipe, result.source),
-                *result.final.warnings,
+                *result.decision.graph.warnings,
+                *result.decision.warnings,
                 *result.notes,
                 *_tail_note(result.source),
-                *_data_warnings(result.data),
+                *data_warnings(result.data, allow_same=self.recipe.allow_same_data),
             ),
             builder_warnings=result.built.warnings,
             packages=package_versions(),
             ends=result.ends,
+            search=result.decision.reported(result.measured.get(result.variants[-1].name)),
         )
 
 
@@ -219,7 +236,7 @@ class _Result:
 
     source: SourceModel
     data: DataSets
-    final: QuantizedGraph
+    decision: Decision
     variants: tuple[GraphVariant, ...]
     measured: Mapping[str, Comparison]
     sizes: Mapping[str, int]
@@ -253,16 +270,3 @@ def _tail_note(source: SourceModel) -> tuple[str, ...]:
         f"NonMaxSuppression and what follows are in {TAIL}, for ONNX Runtime, fed with the engine's inputs and outputs"
     )
     return (told,) if source.tail is not None else ()
-
-
-def _data_warnings(data: DataSets) -> tuple[str, ...]:
-    calibration, evaluation = data.calibration, data.evaluation
-    notes = []
-    if calibration is not None and calibration.is_random:
-        notes.append(
-            "the ranges come from RANDOM data: this engine is good for timing, its answers are not to be trusted"
-        )
-    hashes = [dataset.provenance().sha256 for dataset in (calibration, evaluation) if dataset is not None]
-    if len(hashes) == 2 and hashes[0] == hashes[1]:
-        notes.append("calibration and evaluation data are the same: the accuracy shown is flattering")
-    return tuple(notes)

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import onnx
 
-from calibrators import calibrator_from_text
+from calibrators import Auto, calibrator_from_text
 from trt_opt.acceptance import Judge
 from trt_opt.buildable import ImportChoice, PassChoice, made_buildable
-from trt_opt.calibrate.ranges import calibration_table
+from trt_opt.calibrate.ranges import calibration_pass, calibration_table
 from trt_opt.calibrate.table import check_table, table_from_file
+from trt_opt.compare import metric_from_text
 from trt_opt.datasets import open_dataset
 from trt_opt.datasets.preprocess import Preprocess, preprocess_from_text
 from trt_opt.ends import with_asked_ends
 from trt_opt.errors import DataError, RequestError
+from trt_opt.explanations import passes_among
 from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.float_types import holds_half_floats, widened_to_float32
 from trt_opt.graph.load import load_model
@@ -30,6 +32,7 @@ from trt_opt.quantize.methods.implicit import Implicit
 from trt_opt.quantize.methods.static import Static
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, is_quantized, least_opset
 from trt_opt.quantize.target_needs import require_target
+from trt_opt.range_choice import chosen_table
 from trt_opt.recipe import Recipe, zero_points_from_text
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.placement import Taps
@@ -79,7 +82,8 @@ def data_sets(recipe: Recipe, model: onnx.ModelProto) -> DataSets:
     """Opens calibration and evaluation data and checks them against the model's inputs.
 
     Raises:
-        RequestError: INT8 was asked for without data or a table, and the model does not come quantised.
+        RequestError: INT8 was asked for without data or a table, and the model does not come quantised; or there is no
+            such metric.
         DataError: The data do not fit.
     """
     if _lacks_data(recipe) and not is_quantized(model):
@@ -94,11 +98,36 @@ def data_sets(recipe: Recipe, model: onnx.ModelProto) -> DataSets:
     inputs = graph_inputs(model)
     preprocess = preprocess_from_text(recipe.preprocess) if recipe.preprocess else None
     shapes = opt_shapes(recipe)
+    any_labels = recipe.metric is not None and metric_from_text(recipe.metric).any_labels
 
     def opened(source: str | None) -> Dataset | None:
-        return open_dataset(source, inputs, preprocess=preprocess, shapes=shapes) if source else None
+        if source is None:
+            return None
+        return open_dataset(source, inputs, preprocess=preprocess, shapes=shapes, any_labels=any_labels)
 
     return DataSets(opened(recipe.calib_data), opened(recipe.eval_data))
+
+
+def data_warnings(data: DataSets, *, allow_same: bool) -> tuple[str, ...]:
+    """What the user should know about the data a result rests on.
+
+    Args:
+        data: The samples.
+        allow_same: Say nothing where calibration and evaluation data are the same.
+    """
+    calibration, evaluation = data.calibration, data.evaluation
+    notes = []
+    if calibration is not None and calibration.is_random:
+        notes.append(
+            "the ranges come from RANDOM data: this engine is good for timing, its answers are not to be trusted"
+        )
+    hashes = [dataset.provenance().sha256 for dataset in (calibration, evaluation) if dataset is not None]
+    if len(hashes) == 2 and hashes[0] == hashes[1] and not allow_same:
+        notes.append(
+            "calibration and evaluation data are the same: the accuracy shown is flattering; give others, or say "
+            "--allow-same-data"
+        )
+    return tuple(notes)
 
 
 def opt_shapes(recipe: Recipe) -> dict[str, Shape]:
@@ -204,6 +233,8 @@ def ranges_table(
 ) -> CalibrationTable | None:
     """The ranges the graph's precisions need: from a table if one was given, else from a data pass.
 
+    The calibrator "auto" looks at some of the samples a second time, to choose between thresholds.
+
     Returns:
         None where nothing has to be looked at, or there is nothing to look with (FP16 without data).
 
@@ -226,7 +257,9 @@ def ranges_table(
         return table
     if data is None:
         return None
-    return calibration_table(graph.model, graph.taps, data, calibrator, progress, optimised=not graph.came_quantized)
+    optimised = not graph.came_quantized
+    found = calibration_pass(graph.model, graph.taps, data, calibrator, progress, optimised=optimised)
+    return chosen_table(graph, found, data, progress) if isinstance(calibrator, Auto) else found.table
 
 
 def import_choice(recipe: Recipe, model: onnx.ModelProto, data: DataSets, progress: Progress) -> ImportChoice:
@@ -263,7 +296,7 @@ def loaded(recipe: Recipe, judge: Judge, progress: Progress) -> tuple[SourceMode
     data = data_sets(recipe, asked.model)
     request = precision_request(recipe)
     choice = PassChoice(
-        skip=recipe.skip_pass,
+        skip=passes_among(recipe.skip_pass),
         on_request=recipe.ends.passes,
         least_opset=least_opset(request),
         importing=import_choice(recipe, asked.model, data, progress),

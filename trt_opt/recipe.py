@@ -50,7 +50,7 @@ class Recipe:
         calib_data: What INT8 ranges come from.
         eval_data: What accuracy is measured on.
         preprocess: How images become inputs.
-        calibrator: "entropy", "minmax", "percentile(percent=99.9)" …
+        calibrator: "entropy", "minmax", "percentile(percent=99.9)" …; "auto" chooses per tensor.
         target: "rtx:8.6", "tensorrt" …; None for what is here.
         min_shapes: Smallest shapes, `name:1x3x224x224,…`.
         opt_shapes: Most frequent shapes.
@@ -68,7 +68,14 @@ class Recipe:
         widen_io: Graph inputs and outputs of integer types that TensorRT lacks become int32 or int64.
         fp8_as_qdq: Casts to and from 8-bit floats become Q/DQ pairs of scale 1.
         nms: NonMaxSuppression: "keep" it, make it TensorRT's "plugin", or "split" the model there.
-        skip_pass: Graph passes to leave out.
+        skip_pass: Graph passes, and rewrites against INT8's error, to leave out.
+        max_drop: Budget: most points that the metric may lose against the float model.
+        min_sqnr: Budget: least SQNR of every output, dB.
+        min_agreement: Budget: least share of equal top-1 answers, percent.
+        metric: What `max_drop` is about: a name of `compare.metrics.METRICS`, or `package.module:function`.
+        int8_all: INT8 also for layers that ruin the output.
+        allow_same_data: Do not warn where calibration and evaluation data are the same.
+        seed: What choices by chance come from: which samples steer a search, and which judge it.
     """
 
     model: str
@@ -102,6 +109,13 @@ class Recipe:
     fp8_as_qdq: bool = False
     nms: str = "keep"
     skip_pass: tuple[str, ...] = ()
+    max_drop: float | None = None
+    min_sqnr: float | None = None
+    min_agreement: float | None = None
+    metric: str | None = None
+    int8_all: bool = False
+    allow_same_data: bool = False
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -113,6 +127,7 @@ class Recipe:
         self._check_texts()
         self._check_image_input()
         self._check_weights()
+        self._check_budget()
         level = self.optimization_level
         if level is not None and not 0 <= level <= 5:
             raise RequestError(f"the optimisation level is 0 to 5, not {level}")
@@ -127,6 +142,21 @@ class Recipe:
                     f"--{name.replace('_', '-')} is about weights-only quantisation",
                     hint="add --quantization weights-only, or leave it out",
                 )
+
+    def _check_budget(self) -> None:
+        """What can be told without the data; bounds are checked where they are used."""
+        if not self.has_budget:
+            return
+        if self.method not in ("static", "full-integer"):
+            raise RequestError(
+                "an accuracy budget is about how much runs in INT8", hint="add --int8, or leave the budget out"
+            )
+        if self.int8_all:
+            raise RequestError(
+                "a budget decides which layers run in INT8, --int8-all takes them all", hint="one of both"
+            )
+        if (self.max_drop or 0.0) < 0:
+            raise RequestError(f"the budget is a loss of 0 points or more, not {self.max_drop:g}")
 
     def _check_image_input(self) -> None:
         if self.io_fp16 and self.method == "full-integer":
@@ -160,6 +190,11 @@ class Recipe:
     def ends(self) -> EndsRequest:
         """What may change of the model's inputs and outputs."""
         return EndsRequest(self.freeze_input, self.widen_io, self.fp8_as_qdq, self.nms)
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether an accuracy was asked for."""
+        return any(bound is not None for bound in (self.max_drop, self.min_sqnr, self.min_agreement))
 
     @property
     def wants_fp16(self) -> bool:
@@ -232,6 +267,8 @@ def _fits(value: object, kind: str) -> bool:
     kinds = {part.strip() for part in kind.split("|")}
     if value is None:
         return "None" in kinds
+    if isinstance(value, int) and not isinstance(value, bool) and "float" in kinds:
+        return True
     if isinstance(value, list):
         return "tuple[str, ...]" in kinds and all(isinstance(item, str) for item in value)
     return type(value).__name__ in kinds

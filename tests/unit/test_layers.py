@@ -38,6 +38,7 @@ RANKS = {
     "sensitivity": 4,
     "improvements": 4,
     "accuracy_search": 4,
+    "explanations": 4,
     "range_choice": 4,
     "conversions": 4,
     "acceptance": 4,

@@ -181,7 +181,7 @@ def _qat(facts: AdviceFacts) -> _Choice | None:
         reasons.append(_missed("FP8", _best("fp8", facts), facts))
     reasons.append("Training with the quantisers in place teaches the weights to bear them; it needs training data.")
     alternatives = [
-        Alternative("static", "with the layers that lose most left in float: --exclude NODE"),
+        Alternative("static", f"with --max-drop {facts.request.target_drop:g}: rewritten, a few layers left in float"),
         Alternative("fp16", "without training data: " + _in_short(facts.figures_of("fp16"), facts)),
     ]
     found = _weights_only(facts, int4=False)

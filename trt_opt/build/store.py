@@ -139,6 +139,10 @@ class EngineStore:
             sync_tree(folder)
             self._publish(folder, entry, before)
 
+    def journal(self, key: str) -> Path:
+        """Where a search for this engine keeps what it measured until the engine is built."""
+        return self.root / f".search-{key}.jsonl"
+
     def matching(self, which: str | None) -> tuple[Entry, ...]:
         """The entries that a user means.
 

@@ -19,6 +19,7 @@ from trt_opt.cli.lint import lint
 from trt_opt.cli.qat import qat
 from trt_opt.cli.quantize import quantize
 from trt_opt.cli.rewrite import rewrite
+from trt_opt.cli.sensitivity import sensitivity
 
 app = typer.Typer(
     name="trt-opt",
@@ -29,7 +30,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done or passed · 1 the gate said no · 2 the request is wrong · "
     "3 this model cannot be handled as asked · 4 a stage failed · 5 something is missing here.",
 )
-for verb in (build, advise, inspect, lint, rewrite, calibrate, quantize, qat, compare, doctor, explain):
+for verb in (build, advise, inspect, lint, rewrite, calibrate, quantize, sensitivity, qat, compare, doctor, explain):
     app.command()(verb)
 app.add_typer(engines, name="engines")
 

@@ -41,6 +41,13 @@ def build(
     fp8_as_qdq: options.Fp8AsQdq = None,
     nms: options.Nms = None,
     skip_pass: options.SkipPass = None,
+    max_drop: options.MaxDrop = None,
+    min_sqnr: options.MinSqnr = None,
+    min_agreement: options.MinAgreement = None,
+    metric: options.MetricText = None,
+    int8_all: options.Int8All = None,
+    allow_same_data: options.AllowSameData = None,
+    seed: options.Seed = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="The engine store.", show_default="engines")
     ] = None,
@@ -67,8 +74,11 @@ def build(
     from trt_opt.cli.requests import recipe_from_options
     from trt_opt.pipeline import build_engine
     from trt_opt.report.build import show_build
+    from trt_opt.report.search import missed
     from trt_opt.report.show import show
 
     request = recipe_from_options(typed, recipe, from_manifest)
     outcome = build_engine(request, TerminalProgress(session().err), rebuild=rebuild)
     show(outcome, show_build, session().out, as_json=json)
+    if missed(outcome.manifest.search):
+        raise typer.Exit(1)

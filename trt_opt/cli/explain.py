@@ -15,13 +15,12 @@ def explain(
     name: Annotated[str | None, typer.Argument(help="A pass; without one, all are listed.", show_default=False)] = None,
     json: options.Json = False,
 ) -> None:
-    """Explain a graph pass: what it does, why TensorRT wants it, an example, when it declines."""
+    """Explain a rewrite: what it does, why TensorRT or INT8 wants it, an example, when it declines."""
     from json import dumps
 
-    from trt_opt.passes import EXPLAINED
-    from trt_opt.passes import explain as documentation_of
+    from trt_opt.explanations import explanations
 
-    texts = {entry: documentation_of(entry) for entry in ([name] if name else EXPLAINED)}
+    texts = explanations(name)
     if json:
         session().out.write(dumps({"schema_version": 1, "kind": "Explanations", "passes": texts}, indent=2) + "\n")
     elif name:

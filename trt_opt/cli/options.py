@@ -30,7 +30,10 @@ PreprocessText = Annotated[
     ),
 ]
 CalibratorText = Annotated[
-    str | None, typer.Option("--calibrator", help="entropy, minmax, percentile or mse.", show_default="entropy")
+    str | None,
+    typer.Option(
+        "--calibrator", help="entropy, minmax, percentile, mse, or auto: chosen per tensor.", show_default="entropy"
+    ),
 ]
 TargetText = Annotated[
     str | None,
@@ -118,4 +121,35 @@ Nms = Annotated[
 ]
 SkipPass = Annotated[
     list[str] | None, typer.Option(help="A graph pass to leave out; may be given several times.", show_default=False)
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        help="Budget: most points of the metric lost; leaves layers in float until it is met.", show_default=False
+    ),
+]
+MinSqnr = Annotated[float | None, typer.Option(help="Budget: least SQNR of every output, dB.", show_default=False)]
+MinAgreement = Annotated[
+    float | None, typer.Option(help="Budget: least share of equal top-1 answers, percent.", show_default=False)
+]
+MetricText = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="What --max-drop is about: top1, top5, agreement, cosine, or your package.module:function.",
+        show_default="top1",
+    ),
+]
+Int8All = Annotated[
+    bool | None,
+    typer.Option("--int8-all", help="INT8 also for layers that would ruin the output.", show_default=False),
+]
+AllowSameData = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-same-data", help="Calibrate and evaluate with the same data without a warning.", show_default=False
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option(help="Which evaluation samples steer a search, and which judge it.", show_default="0")
 ]

@@ -21,7 +21,7 @@ class TerminalProgress:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._bar: Progress | None = None
-        self._stage, self._unit = "", ""
+        self._stage, self._unit, self._noted = "", "", ""
         self._done, self._began = 0, 0.0
 
     def start(self, stage: str, total: int | None, unit: str = "samples") -> None:
@@ -59,6 +59,17 @@ class TerminalProgress:
         self._stream.write(f"{self._stage:<17} {amount}{took:.1f} s\n")
         self._stream.flush()
         self._stage = ""
+
+    def note(self, text: str) -> None:
+        """Writes a line, if it says something new; a bar that is drawn goes on below it."""
+        if text == self._noted:
+            return
+        self._noted = text
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
 
     def close(self) -> None:
         """Removes the bar without a word."""

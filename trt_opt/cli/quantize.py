@@ -23,6 +23,7 @@ def quantize(
     fp16: options.Fp16 = None,
     io_fp16: options.IoFp16 = None,
     calib_data: options.CalibData = None,
+    eval_data: options.EvalData = None,
     preprocess: options.PreprocessText = None,
     calibrator: options.CalibratorText = None,
     exclude: options.Exclude = None,
@@ -35,6 +36,13 @@ def quantize(
     fp8_as_qdq: options.Fp8AsQdq = None,
     nms: options.Nms = None,
     skip_pass: options.SkipPass = None,
+    max_drop: options.MaxDrop = None,
+    min_sqnr: options.MinSqnr = None,
+    min_agreement: options.MinAgreement = None,
+    metric: options.MetricText = None,
+    int8_all: options.Int8All = None,
+    allow_same_data: options.AllowSameData = None,
+    seed: options.Seed = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say for every layer which rule decided, and why.")
     ] = False,
@@ -47,8 +55,11 @@ def quantize(
     from trt_opt.cli.requests import recipe_from_options
     from trt_opt.conversions import quantized_file
     from trt_opt.report.quantize import plan_renderer
+    from trt_opt.report.search import missed
     from trt_opt.report.show import show
 
     request = recipe_from_options(typed, None, None)
     result = quantized_file(request, output, TerminalProgress(session().err), force=force)
     show(result, plan_renderer(explain=explain), session().out, as_json=json)
+    if missed(result.search):
+        raise typer.Exit(1)

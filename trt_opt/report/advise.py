@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trt_opt.report.build import short
 from trt_opt.report.calibrate import data_text
-from trt_opt.report.show import size_text
+from trt_opt.report.show import short, size_text
 from trt_opt.values.advice import Advice, AdviceFacts, ComputeShare, MethodFigures
 from trt_opt.values.hardware import ComputeSupport, Hardware
 

@@ -10,15 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_opt.report.calibrate import data_text
+from trt_opt.report.compare import agreement_text, drop_text, metric_value_text, share_text, sqnr_text
 from trt_opt.report.importing import show_import
 from trt_opt.report.integer_ends import show_ends
-from trt_opt.report.show import size_text
-from trt_opt.values.accuracy import Comparison, TaskAccuracy
+from trt_opt.report.search import show_search
+from trt_opt.report.show import short, size_text
+from trt_opt.values.accuracy import Comparison
 from trt_opt.values.engine import BuildOutcome, Manifest, Variant
 from trt_opt.values.precision import LABELS, QUANTIZED, LayerDecision, PrecisionPlan
 
 Fact = tuple[str, str]
 """A label and what it says."""
+
+SHOWN_ANYWAY = ("top1", "agreement", "sqnr")
+"""Metrics with a column of their own."""
 
 COMPUTE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -35,6 +40,8 @@ def show_build(outcome: BuildOutcome, console: Console) -> None:
         facts.add_row("" if label == before else label, Text(text))
         before = label
     console.print(facts)
+    if manifest.search is not None:
+        show_search(manifest.search, console)
     if manifest.rewrite.imported is not None:
         show_import(manifest.rewrite.imported, console)
     if manifest.ends is not None:
@@ -49,7 +56,7 @@ def _variants(manifest: Manifest) -> Table:
     table = Table(title=Text(title, style="table.title"), title_justify="left")
     table.add_column("precision")
     given = "FP32" if manifest.rewrite.imported is None else "given"
-    for heading in ("graph", "engine", "top-1", f"top-1 same as {given}", "SQNR"):
+    for heading in ("graph", "engine", _metric_heading(manifest), f"top-1 same as {given}", "SQNR"):
         table.add_column(heading, justify="right")
     for variant in manifest.variants:
         table.add_row(*_row(variant))
@@ -62,7 +69,22 @@ def _basis(manifest: Manifest) -> Iterator[Fact]:
     if data is None or not any(variant.accuracy for variant in manifest.variants):
         yield "accuracy", "not measured: give --eval-data"
     else:
-        yield "accuracy", f"{data_text(data)}; simulated on ONNX Runtime"
+        yield "accuracy", f"{data_text(data)}; simulated on ONNX Runtime; with 95 % intervals"
+        yield from _drop(manifest.variants[-1])
+
+
+def _drop(variant: Variant) -> Iterator[Fact]:
+    metric = None if variant.accuracy is None else variant.accuracy.metric
+    drop = None if metric is None else drop_text(metric)
+    if metric is not None and drop is not None:
+        yield "drop", f"{variant.name} loses {drop} of {metric.name}"
+
+
+def _metric_heading(manifest: Manifest) -> str:
+    """The metric asked for, unless a column of its own shows it anyway."""
+    metrics = [variant.accuracy.metric for variant in manifest.variants if variant.accuracy is not None]
+    asked = next((metric for metric in metrics if metric is not None), None)
+    return "top-1" if asked is None or asked.name in SHOWN_ANYWAY else short(asked.short_name, 18)
 
 
 def _row(variant: Variant) -> tuple[str, ...]:
@@ -70,23 +92,15 @@ def _row(variant: Variant) -> tuple[str, ...]:
     accuracy = variant.accuracy
     if accuracy is None:
         return (*sizes, "-", "-", "-")
-    return (*sizes, _task(accuracy.candidate_task), _agreement(accuracy), sqnr_text(accuracy))
+    return (*sizes, _value(accuracy), agreement_text(accuracy), sqnr_text(accuracy))
 
 
-def _task(task: TaskAccuracy | None) -> str:
-    return "-" if task is None else f"{100 * task.top1:.2f} %"
-
-
-def _agreement(accuracy: Comparison) -> str:
-    shares = [output.top1_agreement for output in accuracy.outputs if output.top1_agreement is not None]
-    return f"{100 * min(shares):.2f} %" if shares else "-"
-
-
-def sqnr_text(accuracy: Comparison) -> str:
-    """The worst output's SQNR; "identical" where nothing differs."""
-    if accuracy.outputs and all(output.identical for output in accuracy.outputs):
-        return "identical"
-    return "-" if accuracy.sqnr_db is None else f"{accuracy.sqnr_db:.1f} dB"
+def _value(accuracy: Comparison) -> str:
+    """By the metric asked for, else the top-1 accuracy."""
+    metric, task = accuracy.metric, accuracy.candidate_task
+    if metric is not None and metric.name not in SHOWN_ANYWAY:
+        return metric_value_text(metric)
+    return "-" if task is None else share_text(task.top1, task.top1_interval)
 
 
 def _layers(plan: PrecisionPlan) -> Iterator[Fact]:
@@ -108,11 +122,6 @@ def _layers(plan: PrecisionPlan) -> Iterator[Fact]:
 def _names(layers: list[LayerDecision], most: int = 12) -> str:
     names = ", ".join(short(layer.node) for layer in layers[:most])
     return names + (f" and {len(layers) - most} more: see the manifest" if len(layers) > most else "")
-
-
-def short(name: str, most: int = 40) -> str:
-    """A node's name, its middle left out where it is long: exporters write names of hundreds of characters."""
-    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
 def _reasons(layers: list[LayerDecision], most: int = 6) -> list[str]:

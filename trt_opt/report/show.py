@@ -40,3 +40,8 @@ def size_text(count: int | None) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.3g} {unit}"
         amount /= 1000
     return f"{amount:.3g} GB"
+
+
+def short(name: str, most: int = 40) -> str:
+    """A node's name, its middle left out where it is long: exporters write names of hundreds of characters."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"

@@ -11,6 +11,7 @@ from trt_opt.values.integer_ends import IntegerEnds
 from trt_opt.values.precision import PrecisionPlan
 from trt_opt.values.rewriting import RewriteReport
 from trt_opt.values.samples import DataProvenance
+from trt_opt.values.search import SearchReport
 from trt_opt.values.shapes import ShapeRange, ValueRange
 from trt_opt.values.tensors import TensorSpec
 
@@ -86,6 +87,7 @@ class Manifest:
         builder_warnings: What the vendor's library said, in its own words.
         packages: Package → version, as installed during the build.
         ends: What the caller feeds and gets where inputs and outputs are integers; None where they are the model's own.
+        search: How the layers in INT8 were chosen; None where the placement policy's stayed as they were.
     """
 
     tool: str
@@ -109,6 +111,7 @@ class Manifest:
     builder_warnings: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
     ends: IntegerEnds | None = None
+    search: SearchReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

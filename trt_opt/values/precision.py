@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from trt_opt.values.accuracy import Comparison
 from trt_opt.values.importing import ImportReport
 from trt_opt.values.samples import DataProvenance
+from trt_opt.values.search import SearchReport
 
 Precision = Literal["fp32", "fp16", "int8", "fp8", "int8-weights", "int4-weights", "other"]
 """Where "int8-weights" and "int4-weights" compute in float from weights stored so, and "other" are nodes without a
@@ -85,6 +87,8 @@ class QuantizationReport:
         data: What the ranges rest on; None without calibration.
         warnings: What the user should know.
         imported: What became of a model that came quantised; None of another.
+        search: How the layers in INT8 were chosen; None where the placement policy's stayed as they were.
+        accuracy: The result against the model as given, on evaluation data; None without them.
     """
 
     output: str
@@ -93,3 +97,5 @@ class QuantizationReport:
     warnings: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     imported: ImportReport | None = None
+    search: SearchReport | None = None
+    accuracy: Comparison | None = None

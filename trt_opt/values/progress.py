@@ -17,6 +17,9 @@ class Progress(Protocol):
     def finish(self) -> None:
         """The stage is done."""
 
+    def note(self, text: str) -> None:
+        """Something worth knowing before the end: the best found so far."""
+
 
 class Silent:
     """Listens to nothing: for library use and tests."""
@@ -29,6 +32,9 @@ class Silent:
 
     def finish(self) -> None:
         """Ignores the end."""
+
+    def note(self, text: str) -> None:
+        """Ignores the note."""
 
 
 class Renamed:
@@ -50,3 +56,7 @@ class Renamed:
     def finish(self) -> None:
         """Passes it on."""
         self._progress.finish()
+
+    def note(self, text: str) -> None:
+        """Passes it on."""
+        self._progress.note(text)
