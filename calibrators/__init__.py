@@ -8,7 +8,7 @@ Needs NumPy alone. A calibrator is a frozen specification; its observer is fed a
     scale = observer.range().amax / 127
 """
 
-from calibrators.auto import CANDIDATES, Auto
+from calibrators.auto import Auto
 from calibrators.cache import CalibrationCache, cache_from_text, text_from_cache
 from calibrators.calibrator import CalibratorSpec, ExtremesObserver, HistogramObserver, Observer, Range
 from calibrators.entropy import Entropy
@@ -22,7 +22,6 @@ from calibrators.weights import amax_per_channel
 
 __all__ = [
     "CALIBRATORS",
-    "CANDIDATES",
     "Auto",
     "CalibrationCache",
     "Calibrator",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from calibrators import CANDIDATES, Auto
+from calibrators import Auto, Entropy, MinMax, Mse, Percentile
 from trt_opt.calibrate.ranges import CalibrationPass
 from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.methods import METHODS
@@ -72,12 +72,12 @@ def chosen_table(source: FloatGraph, found: CalibrationPass, dataset: Dataset, p
 
 
 def tables_of_each(found: CalibrationPass) -> Iterator[CalibrationTable]:
-    """The table of every calibrator that `Auto` knows, from the histograms of one data pass.
+    """The table of every single calibrator, with its own defaults, from the histograms of one data pass.
 
     Args:
         found: What a data pass with the calibrator "auto" gave.
     """
-    for calibrator in CANDIDATES.values():
+    for calibrator in (MinMax(), Entropy(), Mse(), Percentile()):
         ranges = {
             tensor: replace(found.table.ranges[tensor], amax=calibrator.amax(histogram))
             for tensor, histogram in found.histograms.items()

@@ -17,7 +17,7 @@ from trt_opt.calibrate.ranges import CalibrationPass, calibration_pass
 from trt_opt.datasets import open_dataset
 from trt_opt.graph.query import graph_inputs
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, float_graph, quantized_graph
-from trt_opt.range_choice import activations_behind, chosen_table, evenly_spread
+from trt_opt.range_choice import activations_behind, chosen_table, evenly_spread, tables_of_each
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.progress import Silent
 from trt_opt.values.samples import Dataset
@@ -212,3 +212,16 @@ def test_histograms_come_with_the_table(tmp_path: Path) -> None:
     counted = Histogram(found.histograms["x"].bins)
     counted.observe(weights(8, 16, 8, 8, scale=1.0))
     assert counted == found.histograms["x"]
+
+
+def test_one_pass_gives_the_table_of_every_single_calibrator(tmp_path: Path) -> None:
+    """Each is what a data pass of its own gives, name and thresholds."""
+    model = residual_block()
+    graph = static(model)
+    data = stored(tmp_path, model, weights(8, 16, 8, 8, scale=1.0))
+    tables = list(tables_of_each(passed(graph, data)))
+    assert [table.calibrator.partition("(")[0] for table in tables] == ["minmax", "entropy", "mse", "percentile"]
+    for table in tables:
+        calibrator = calibrator_from_text(table.calibrator)
+        alone = calibration_pass(graph.model, graph.taps, data, calibrator, Silent()).table
+        assert (table.calibrator, table.ranges) == (alone.calibrator, alone.ranges)

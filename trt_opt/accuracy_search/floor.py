@@ -10,7 +10,7 @@ from trt_opt.values.samples import Dataset
 
 COMFORT_DB = 30.0
 """SQNR at the worst output from which INT8 is left as placed. Of 23 networks with real weights and data, those above it
-lost nothing that their task showed; of those below most gained several dB from ranges and rewrites that cost no INT8."""
+lost nothing that their task showed; most of those below gained several dB from ranges and rewrites that keep INT8."""
 
 FLOOR_DB = 15.0
 """SQNR at the worst output below which INT8 counts as ruined: the error has 3 % of the output's energy. No network of
