@@ -7,7 +7,7 @@ from pathlib import Path
 from trt_opt.accuracy_search.journal import Journal
 from trt_opt.values.search import CurvePoint
 
-POINT = CurvePoint("INT8 as placed", 0.5, 1, 30.0, 0.9, 1.25, met=True)
+POINT = CurvePoint("INT8 as placed", 0.5, 1, 30.0, 0.9, 1.25, 99.0, met=True)
 
 
 def test_what_was_kept_is_recalled_by_the_next_run(tmp_path: Path) -> None:

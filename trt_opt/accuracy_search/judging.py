@@ -75,6 +75,7 @@ class Judge:
 
     def _point(self, state: State, spared: frozenset[str], found: Comparison, step: str) -> CurvePoint:
         metric = found.metric
+        shares = [output.top1_agreement for output in found.outputs if output.top1_agreement is not None]
         return CurvePoint(
             step=step,
             int8_share=self.compute(state).share(self.assigned(state, spared).source.quantized_nodes),
@@ -82,6 +83,7 @@ class Judge:
             sqnr_db=found.sqnr_db,
             metric=None if metric is None else metric.candidate,
             drop=None if metric is None else metric.drop_points,
+            agreement=100 * min(shares) if shares else None,
             met=self._margins[_name_of(state, spared)] >= -self._budget.slack,
         )
 

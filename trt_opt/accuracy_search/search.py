@@ -93,8 +93,9 @@ class Search:
         """Keeps the best of all calibrators' ranges; the first that meets the budget is enough."""
         if self._margin >= 0:
             return
+        begun = self._state.table.calibrator
         for state in self._steps.with_other_ranges(self._state):
-            if state.table.calibrator != self._state.table.calibrator:
+            if state.table.calibrator != begun:
                 self._kept_if_better(state, f"ranges: {state.table.calibrator}")
             if self._margin >= 0:
                 return
@@ -165,6 +166,7 @@ class Search:
         best = self._judge.best
         share = "-" if best.int8_share is None else f"{100 * best.int8_share:.1f} % of MACs in INT8"
         figures = [f"drop {best.drop:.2f} points"] if best.drop is not None else []
+        figures += [f"{best.agreement:.2f} % same answers"] if best.agreement is not None else []
         figures += [f"{best.sqnr_db:.1f} dB"] if best.sqnr_db is not None else []
         told = "meets the budget" if best.met else "misses the budget"
         self._progress.note(f"best so far {told}: {', '.join([share, *figures])}")

@@ -88,8 +88,8 @@ def _layer(layer: SparedLayer) -> str:
 def _curve(points: tuple[CurvePoint, ...]) -> Table:
     """The trade-off, most INT8 first; of many points those that no other one beats come first in the selection."""
     table = Table(title="trade-off on the samples searched with", title_justify="left")
-    for heading, side in (("INT8 MACs", "right"), ("float", "right"), ("drop", "right"), ("SQNR", "right")):
-        table.add_column(heading, justify="right" if side == "right" else "left")
+    for heading in ("INT8 MACs", "float", "drop", "same", "SQNR"):
+        table.add_column(heading, justify="right")
     table.add_column("budget")
     table.add_column("step")
     for point in _selected(points):
@@ -97,6 +97,7 @@ def _curve(points: tuple[CurvePoint, ...]) -> Table:
             _percent(point.int8_share),
             str(point.spared),
             "-" if point.drop is None else f"{point.drop:.2f}",
+            "-" if point.agreement is None else f"{point.agreement:.2f} %",
             _db(point.sqnr_db),
             "met" if point.met else "missed",
             point.step,

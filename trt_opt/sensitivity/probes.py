@@ -6,7 +6,7 @@ so memory does not grow with the number of probes or samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,7 +123,7 @@ def probe_errors(
     """
     if not probes:
         return ()
-    progress.start(stage, None)
+    progress.start(stage, len(samples) if isinstance(samples, Sized) else None)
     with Probes(index, probes) as running:
         for sample in samples:
             running.add(sample)

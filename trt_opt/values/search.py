@@ -23,6 +23,7 @@ class CurvePoint:
         sqnr_db: SQNR of the worst output, dB; None without an error.
         metric: The metric's value; None without one.
         drop: Points of the metric lost against the float model; None without one.
+        agreement: Least share of equal top-1 answers over the outputs, percent; None without such answers.
         met: Whether the budget was met on the samples searched with; of an SQNR, with one standard error to spare.
     """
 
@@ -32,6 +33,7 @@ class CurvePoint:
     sqnr_db: float | None
     metric: float | None
     drop: float | None
+    agreement: float | None
     met: bool
 
 
