@@ -240,10 +240,12 @@ class Impatient(Silent):
 
     def __init__(self, notes: int) -> None:
         self.left = notes
+        self.said = ""
 
     def note(self, text: str) -> None:
         """Counts the answers of the search."""
         self.left -= 1
+        self.said = text
         if self.left < 0:
             raise KeyboardInterrupt
 
@@ -261,9 +263,11 @@ def test_an_interrupted_search_goes_on_where_it_was(outlier: Planted, folder: Pa
         skip_pass=REWRITES_OFF[1::2],
     )
     whole = quantized_file(recipe, folder / "whole.onnx", Silent(), force=False)
+    impatient = Impatient(3)
     with pytest.raises(KeyboardInterrupt):
-        quantized_file(recipe, folder / "parts.onnx", Impatient(3), force=False)
+        quantized_file(recipe, folder / "parts.onnx", impatient, force=False)
     assert not (folder / "parts.onnx").exists()
+    assert ".parts.onnx.search.jsonl" in impatient.said
     parts = quantized_file(recipe, folder / "parts.onnx", Silent(), force=False)
     assert whole.search is not None and parts.search is not None
     assert parts.search.recalled >= 3

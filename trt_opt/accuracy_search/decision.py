@@ -131,7 +131,12 @@ def _searched(
     state = State(table.calibrator, question.source.rewritten, question.graph.request, question.graph, table)
     journal = Journal(None if budget is None else question.journal, key)
     judge = Judge(question.source.original, aim, calibration, journal, progress)
-    answer = Search(state, judge, Steps(recipe, calibration, progress), aim, progress).run()
+    try:
+        answer = Search(state, judge, Steps(recipe, calibration, progress), aim, progress).run()
+    except KeyboardInterrupt:
+        if journal.kept_in is not None:
+            progress.note(f"what was measured is kept in {journal.kept_in}: the same command goes on from there")
+        raise
     if budget is None and answer.is_as_placed:
         return _as_placed(question)
     causes = causes_of(answer.state, answer.spared, question.source.original, calibration, progress)

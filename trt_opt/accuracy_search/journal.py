@@ -31,6 +31,11 @@ class Journal:
         self._begun = bool(self._known)
         self.recalled = 0
 
+    @property
+    def kept_in(self) -> Path | None:
+        """The file, once something is in it."""
+        return self._path if self._begun else None
+
     def recall(self, name: str, kind: type[T]) -> T | None:
         """What was measured under this name before; None if nothing was."""
         text = self._known.get(name)

@@ -162,7 +162,9 @@ class Search:
         )
 
     def _tell(self) -> None:
-        """Says what is best so far."""
+        """Says what is best so far of a budget that was asked for."""
+        if not self._is_asked_for:
+            return
         best = self._judge.best
         share = "-" if best.int8_share is None else f"{100 * best.int8_share:.1f} % of MACs in INT8"
         figures = [f"drop {best.drop:.2f} points"] if best.drop is not None else []

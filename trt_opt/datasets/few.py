@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
+from trt_opt.datasets.derived import Derived
 from trt_opt.values.samples import DataProvenance, Dataset, Sample
 
 
-class Few:
+class Few(Derived):
     """The first samples of a data set, itself a data set.
 
     Args:
@@ -18,23 +19,8 @@ class Few:
     """
 
     def __init__(self, dataset: Dataset, most: int) -> None:
-        self._dataset = dataset
+        super().__init__(dataset)
         self._most = most
-
-    @property
-    def source(self) -> str:
-        """What the user wrote."""
-        return self._dataset.source
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the samples are random numbers."""
-        return self._dataset.is_random
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether samples carry labels."""
-        return self._dataset.has_labels
 
     def __len__(self) -> int:
         """The number of samples taken."""

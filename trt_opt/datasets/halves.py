@@ -12,6 +12,7 @@ from itertools import compress
 
 import numpy as np
 
+from trt_opt.datasets.derived import Derived
 from trt_opt.errors import DataError
 from trt_opt.values.samples import DataProvenance, Dataset, Sample
 
@@ -45,7 +46,7 @@ def halves(dataset: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
     return _Half(dataset, first, 0, seed), _Half(dataset, second, 1, seed)
 
 
-class _Half:
+class _Half(Derived):
     """The chosen samples of another data set.
 
     Args:
@@ -56,7 +57,7 @@ class _Half:
     """
 
     def __init__(self, dataset: Dataset, chosen: bytearray, number: int, seed: int) -> None:
-        self._dataset = dataset
+        super().__init__(dataset)
         self._chosen = chosen
         self._number = number
         self._seed = seed
@@ -65,16 +66,6 @@ class _Half:
     def source(self) -> str:
         """The whole's, and which half."""
         return f"{self._dataset.source} ({NAMES[self._number]} half, seed {self._seed})"
-
-    @property
-    def is_random(self) -> bool:
-        """The whole's."""
-        return self._dataset.is_random
-
-    @property
-    def has_labels(self) -> bool:
-        """The whole's."""
-        return self._dataset.has_labels
 
     def __len__(self) -> int:
         return sum(self._chosen)

@@ -5,30 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from trt_opt.values.samples import DataProvenance, Dataset, Sample
+from trt_opt.datasets.derived import Derived
+from trt_opt.values.samples import DataProvenance, Sample
 
 
-class Unlabelled:
+class Unlabelled(Derived):
     """The samples of a data set without their labels: for what would take boxes or texts for class numbers.
 
     Args:
         dataset: The samples.
     """
 
-    has_labels = False
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-
     @property
-    def source(self) -> str:
-        """What the user wrote."""
-        return self._dataset.source
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the samples are random numbers."""
-        return self._dataset.is_random
+    def has_labels(self) -> bool:
+        """None has any."""
+        return False
 
     def __len__(self) -> int:
         """The number of samples."""

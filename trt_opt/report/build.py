@@ -69,7 +69,9 @@ def _basis(manifest: Manifest) -> Iterator[Fact]:
     if data is None or not any(variant.accuracy for variant in manifest.variants):
         yield "accuracy", "not measured: give --eval-data"
     else:
-        yield "accuracy", f"{data_text(data)}; simulated on ONNX Runtime; with 95 % intervals"
+        search = manifest.search
+        unseen = "" if search is None or not search.samples_reported else f"{search.samples_reported} unseen ones of "
+        yield "accuracy", f"{unseen}{data_text(data)}; simulated on ONNX Runtime; with 95 % intervals"
         yield from _drop(manifest.variants[-1])
 
 
