@@ -128,6 +128,8 @@ class Recipe:
         self._check_image_input()
         self._check_weights()
         self._check_budget()
+        if self.seed < 0:
+            raise RequestError(f"the seed is 0 or more, not {self.seed}")
         level = self.optimization_level
         if level is not None and not 0 <= level <= 5:
             raise RequestError(f"the optimisation level is 0 to 5, not {level}")

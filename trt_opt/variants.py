@@ -9,6 +9,7 @@ import onnx
 
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.compare import Limits, compare_many
+from trt_opt.half_runner import HalfInputsRunner, half_inputs
 from trt_opt.importing import exact_source
 from trt_opt.integer_runner import IntegerEndsRunner
 from trt_opt.quantize.given_ends import given_ends
@@ -81,7 +82,8 @@ def accuracies(
     if dataset is None:
         return {}
     reference: Runner = _reference(original)
-    candidates: list[Runner] = [_runner(variant) for variant in variants]
+    fed = half_inputs(original)
+    candidates: list[Runner] = [_runner(variant, fed) for variant in variants]
     given = given_ends(original)
     if given is not None:  # fed as it is; integers are not compared, but the numbers they stand for
         answers = replace(given, inputs=())
@@ -98,7 +100,16 @@ def _reference(original: onnx.ModelProto) -> Runner:
     return OnnxRuntimeRunner(exact_source(original), optimised=False, name="the model as given on ONNX Runtime")
 
 
-def _runner(variant: GraphVariant) -> Runner:
-    """Runs a variant on the float model's data."""
-    runner = OnnxRuntimeRunner(variant.model, optimised=False, name=f"{variant.name} {SIMULATED}", rounds_halves=True)
+def _runner(variant: GraphVariant, fed: frozenset[str]) -> Runner:
+    """Runs a variant on the model's data.
+
+    Args:
+        variant: The variant.
+        fed: The inputs of which the data are FP16 already.
+    """
+    runner: Runner = OnnxRuntimeRunner(
+        variant.model, optimised=False, name=f"{variant.name} {SIMULATED}", rounds_halves=True
+    )
+    halves = half_inputs(variant.model) - fed
+    runner = HalfInputsRunner(runner, halves) if halves else runner
     return runner if variant.ends is None else IntegerEndsRunner(runner, variant.ends)

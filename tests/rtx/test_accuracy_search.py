@@ -192,6 +192,7 @@ def test_three_samples_cannot_tell(outlier: Planted, folder: Path) -> None:
         (("--max-drop", "0.5", "--metric", "sqnr"), True, "--min-sqnr"),
         (("--max-drop", "0.5", "--metric", "top2"), True, "top2"),
         (("--min-agreement", "101"), True, "percentage"),
+        (("--max-drop", "1", "--seed", "-1"), True, "seed"),
         (("--max-drop", "0.5", "--quantization", "weights-only"), True, "INT8"),
     ],
 )
@@ -298,3 +299,12 @@ def test_your_own_metric_decides(outlier: Planted, folder: Path) -> None:
     assert metric["name"] == "own:margin"
     assert metric["drop_points"] <= 0.5
     assert outlier.guilty in spared_in(report)
+
+
+def test_fp16_inputs_and_outputs_are_searched_on_the_float_data(outlier: Planted, folder: Path) -> None:
+    """The data are cast where the graph wants FP16, without a budget and with one."""
+    for more in ((), ("--min-sqnr", "20")):
+        report = report_of(*command(outlier, folder, "--io-fp16", *more, *REWRITES_OFF))
+        assert report["search"]["verdict"] == "PASS"
+        assert top1(report) == 100.0
+    assert onnx.load(folder / "out.onnx").graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16

@@ -30,6 +30,7 @@ RANKS = {
     "variants": 4,
     "guilty_node": 4,
     "integer_runner": 4,
+    "half_runner": 4,
     "importing": 4,
     "import_trial": 4,
     "linting": 4,
