@@ -34,6 +34,7 @@ from trt_opt.preparation import (
     data_warnings,
     import_notes,
     loaded,
+    metric_sha256,
     precision_request,
     ranges_table,
     require_method,
@@ -238,6 +239,8 @@ def _search_key(recipe: Recipe, source: SourceModel, data: DataSets) -> str:
             "tool": __version__,
             "model": sha256_of_file(source.path),
             "options": options,
+            "metric": metric_sha256(recipe),
+            "table": sha256_of_file(Path(recipe.table)) if recipe.table else None,
             "data": [None if dataset is None else dataset.provenance().sha256 for dataset in sets],
         }
     )

@@ -31,6 +31,7 @@ from trt_opt.preparation import (
     data_warnings,
     import_notes,
     loaded,
+    metric_sha256,
     precision_request,
     ranges_table,
     require_method,
@@ -95,6 +96,7 @@ def _key(recipe: Recipe, backend: Backend, source: SourceModel, data: DataSets) 
             "model": sha256_of_file(source.path),
             "frozen": fingerprint(source.original) if recipe.freeze_input else None,  # the text may name a file
             "options": options,
+            "metric": metric_sha256(recipe),
             "calibration": data.calibration.provenance().sha256 if data.calibration else None,
             "evaluation": data.evaluation.provenance().sha256 if data.evaluation else None,
             "table": sha256_of_file(Path(recipe.table)) if recipe.table else None,

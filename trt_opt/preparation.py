@@ -14,6 +14,7 @@ from trt_opt.buildable import ImportChoice, PassChoice, made_buildable
 from trt_opt.calibrate.ranges import calibration_pass, calibration_table
 from trt_opt.calibrate.table import check_table, table_from_file
 from trt_opt.compare import metric_from_text
+from trt_opt.compare.metrics import UserMetric
 from trt_opt.datasets import open_dataset
 from trt_opt.datasets.preprocess import Preprocess, preprocess_from_text
 from trt_opt.ends import with_asked_ends
@@ -106,6 +107,12 @@ def data_sets(recipe: Recipe, model: onnx.ModelProto) -> DataSets:
         return open_dataset(source, inputs, preprocess=preprocess, shapes=shapes, any_labels=any_labels)
 
     return DataSets(opened(recipe.calib_data), opened(recipe.eval_data))
+
+
+def metric_sha256(recipe: Recipe) -> str | None:
+    """The hash of the file with the user's own metric; None without one. Other code measures something else."""
+    metric = None if recipe.metric is None else metric_from_text(recipe.metric)
+    return metric.code.sha256 if isinstance(metric, UserMetric) else None
 
 
 def data_warnings(data: DataSets, *, allow_same: bool) -> tuple[str, ...]:

@@ -277,6 +277,43 @@ def test_an_interrupted_search_goes_on_where_it_was(outlier: Planted, folder: Pa
     assert not list(folder.glob(".*jsonl"))
 
 
+def test_a_search_does_not_go_on_with_what_another_metric_measured(outlier: Planted, folder: Path) -> None:
+    """The metric's file was changed after the interruption: its name alone says nothing."""
+    command(outlier, folder)
+    own = folder / "changed_metric.py"
+    score = (
+        "def score(outputs, reference, label):\n    return float(outputs['y'].argmax() == reference['y'].argmax())\n"
+    )
+    own.write_text(score)
+    recipe = Recipe(
+        model="model.onnx",
+        int8=True,
+        calib_data="calibration.npz",
+        eval_data="evaluation.npz",
+        target="rtx:8.6",
+        max_drop=1,
+        metric="changed_metric:score",
+    )
+    lines = []
+    for source, notes in ((score, 0), (score, 2), (f"{score}# another one\n", 0)):
+        own.write_text(source)
+        with pytest.raises(KeyboardInterrupt):
+            quantized_file(recipe, folder / "out.onnx", Impatient(notes), force=False)
+        (journal,) = folder.glob(".*jsonl")
+        lines.append(len(journal.read_text().splitlines()))
+    assert lines[0] == lines[2] < lines[1]
+
+
+def test_integer_ends_stay_integers_whatever_the_budget_asks(folder: Path) -> None:
+    """No INT8 input is fine enough for this model: the budget is missed, and the interface is what was asked for."""
+    arguments = command(PLANTED["tiny_variance"](), folder, "--min-sqnr", "35", "--quantization", "full-integer")
+    report = report_of(*arguments, exit_code=1)
+    assert report["search"]["verdict"] == "FAIL"
+    (taken,) = onnx.load("out.onnx").graph.input
+    assert taken.type.tensor_type.elem_type == onnx.TensorProto.INT8
+    assert (folder / "out.preprocessing.txt").is_file()
+
+
 def test_the_same_seed_gives_the_same_answer_and_another_one_other_halves(outlier: Planted, folder: Path) -> None:
     """Down to every figure of the report."""
     arguments = command(outlier, folder, "--max-drop", "0.5")
@@ -308,3 +345,11 @@ def test_fp16_inputs_and_outputs_are_searched_on_the_float_data(outlier: Planted
         assert report["search"]["verdict"] == "PASS"
         assert top1(report) == 100.0
     assert onnx.load(folder / "out.onnx").graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+
+
+def test_a_calibrator_that_was_chosen_is_kept_unless_a_budget_is_asked_for(outlier: Planted, folder: Path) -> None:
+    """Without a budget no other ranges are tried; with one they are."""
+    kept = report_of(*command(outlier, folder, "--calibrator", "minmax", *REWRITES_OFF))
+    assert kept["search"]["ranges"] == kept["search"]["ranges_before"] == "minmax"
+    tried = report_of(*command(outlier, folder, "--calibrator", "minmax", "--min-sqnr", "20", *REWRITES_OFF))
+    assert any(point["step"] == "ranges: auto" for point in tried["search"]["curve"])

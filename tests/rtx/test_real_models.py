@@ -46,7 +46,7 @@ LEAST_INT8_SQNR_DB = {"selfie_segmentation": 8.0, "mp_palm_detection_lite": 10.0
 """What these models reach without any layer left out; most others are far above the rest's 15 dB."""
 
 
-def built(name: str, folder: Path, *, int8: bool) -> Manifest:
+def built(name: str, folder: Path, *, int8: bool, as_placed: bool = True) -> Manifest:
     """The manifest of an engine for SM 8.6, judged on the samples it was calibrated with."""
     data = str(data_folder(name, SAMPLES, folder / "data"))
     recipe = Recipe(
@@ -58,8 +58,26 @@ def built(name: str, folder: Path, *, int8: bool) -> Manifest:
         target="rtx:8.6",
         output=str(folder / "engines"),
         baselines=False,
+        int8_all=int8 and as_placed,
     )
     return build_engine(recipe, Silent()).manifest
+
+
+def sqnr_db(manifest: Manifest) -> float:
+    """Of the engine's graph, at its worst output."""
+    accuracy = manifest.variants[-1].accuracy
+    assert accuracy is not None and accuracy.sqnr_db is not None
+    return accuracy.sqnr_db
+
+
+@pytest.mark.parametrize("name", ["selfie_segmentation"])
+def test_int8_by_itself_rewrites_what_loses_much(name: str, tmp_path: Path) -> None:
+    """At least 2 dB more than as placed, with every multiply-accumulate in INT8 still; the engine builds."""
+    placed, found = (built(name, tmp_path, int8=True, as_placed=as_placed) for as_placed in (True, False))
+    assert placed.search is None and found.search is not None
+    assert sqnr_db(found) >= sqnr_db(placed) + 2
+    assert found.search.int8_share == found.search.placed_share
+    assert found.engine.bytes > 0
 
 
 @pytest.mark.parametrize("name", BUILDABLE)

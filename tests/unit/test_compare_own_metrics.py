@@ -13,6 +13,7 @@ import pytest
 
 from trt_opt.compare import METRICS, Limits, metric_from_text
 from trt_opt.compare.metrics import UserMetric
+from trt_opt.datasets.named_code import NamedCode
 from trt_opt.errors import DataError, RequestError
 
 _numbers = itertools.count()
@@ -115,6 +116,7 @@ def test_a_class_adds_up_on_its_own(module: Write) -> None:
         ("def scores(a, b, c): return 1", "did you mean 'scores'"),
         ("def score(a, b, c) return 1", "failed with SyntaxError"),
         ("raise OSError('no disk')", "failed with OSError: no disk"),
+        ("raise SystemExit(0)", "failed with SystemExit: 0"),
         ("class score:\n    def value(self): return 1", r"the class has no add\(outputs, reference, label\)"),
         ("class score:\n    def add(self, a, b, c): pass", r"the class has no value\(\)"),
         ("class score:\n    def add(self, a, b): pass\n    def value(self): return 1", r"cannot be called as add\("),
@@ -131,6 +133,14 @@ def test_what_is_no_metric_is_refused_before_any_data(module: Write, body: str, 
     with pytest.raises(RequestError, match=message) as caught:
         metric_from_text(f"{name}:score")
     assert caught.value.where == f"{name}:score"
+
+
+def test_code_is_told_apart_by_its_file(module: Write) -> None:
+    """Whatever changes in the file changes the hash, behind a decorator too; compiled code has no file."""
+    body = "import functools\n@functools.lru_cache\ndef score(outputs, reference, label):\n    return {}\n"
+    first, same, other = (user_metric(f"{module(body.format(number))}:score").code.sha256 for number in (1, 1, 2))
+    assert first is not None and first == same != other
+    assert NamedCode("builtins:sum", sum, "").sha256 is None
 
 
 def test_a_module_that_is_not_there_says_where_it_was_searched(module: Write) -> None:
@@ -164,6 +174,7 @@ def test_static_and_defaulted_signatures_are_taken(module: Write) -> None:
     [
         ("return 1 / 0", r"m\d*:score: test\.npz\[7\]: raised ZeroDivisionError"),
         ("return outputs['logits']", "raised KeyError: 'logits'"),
+        ("raise SystemExit(0)", "raised SystemExit: 0"),
         ("return None", "returned a NoneType, where a number was expected"),
         ("return '0.5'", "returned a str, where a number was expected"),
         ("return np.zeros(3)", "returned a ndarray, where a number was expected"),

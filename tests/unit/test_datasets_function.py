@@ -195,6 +195,10 @@ def test_other_samples_on_the_second_walk_are_an_error(module: Write) -> None:
         ("def feeds():\n    return iter(())", "yielded no samples"),
         ("def feeds():\n    yield {'x': np.zeros((1, 4))}\n    1 / 0", r"feeds\[1\]: raised ZeroDivisionError"),
         ("def feeds():\n    raise RuntimeError('no disk')", r"feeds\[0\]: raised RuntimeError: no disk"),
+        (
+            "def feeds():\n    yield {'x': np.zeros((1, 4))}\n    raise SystemExit(0)",
+            r"feeds\[1\]: raised SystemExit: 0",
+        ),
         ("def feeds():\n    yield np.zeros((1, 4))", r"feeds\[0\]: yielded a ndarray, not a feed"),
         ("def feeds():\n    yield {'x': [[1.0, 2.0, 3.0, 4.0]]}", "'x' is a list, not an array"),
         ("def feeds():\n    yield {'x': np.array([None])}", "object data"),

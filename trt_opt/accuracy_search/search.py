@@ -91,7 +91,7 @@ class Search:
 
     def _choose_ranges(self) -> None:
         """Keeps the best of all calibrators' ranges; the first that meets the budget is enough."""
-        if self._margin >= 0:
+        if self._margin >= 0 or not (self._is_asked_for or self._steps.calibrator_is_open):
             return
         begun = self._state.table.calibrator
         for state in self._steps.with_other_ranges(self._state):

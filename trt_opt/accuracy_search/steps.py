@@ -25,6 +25,8 @@ from trt_opt.values.improvement import ImprovementReport
 from trt_opt.values.progress import Progress, Renamed
 from trt_opt.values.samples import Dataset
 
+DEFAULT_CALIBRATOR = Recipe(model="any").calibrator
+
 SAMPLES_TO_VERIFY = 2
 LEAST_EQUAL_DB = 60.0
 """A rewritten float model must give the numbers it gave: rounding in float32 leaves 100 dB and more."""
@@ -48,6 +50,11 @@ class Steps:
     def wanted(self) -> Iterator[Improvement]:
         """The rewrites that were not switched off, in order."""
         return (found for name, found in IMPROVEMENTS.items() if name not in self.recipe.skip_pass)
+
+    @property
+    def calibrator_is_open(self) -> bool:
+        """Whether the request left the calibrator to us: one that was chosen is kept where no budget was asked for."""
+        return self.recipe.calibrator == DEFAULT_CALIBRATOR
 
     def with_other_ranges(self, state: State) -> Iterator[State]:
         """The state with thresholds chosen per tensor by measured error, then with those of every calibrator.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trt_opt.datasets.checks import RAGGED, check_names, checked_array, checked_label
 from trt_opt.datasets.content_hash import add_sample
-from trt_opt.datasets.named_code import importable, named_code
+from trt_opt.datasets.named_code import FAILURES, importable, named_code
 from trt_opt.errors import DataError, RequestError
 from trt_opt.values.samples import DataProvenance, Sample
 from trt_opt.values.tensors import TensorSpec
@@ -134,7 +134,7 @@ class FunctionDataset:
                 return
             except DataError:
                 raise
-            except Exception as error:
+            except FAILURES as error:
                 raise DataError(f"raised {type(error).__name__}: {error}", where=f"{self.source}[{index}]") from error
             yield item
             index += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,10 @@ from typing import Any
 
 from trt_opt.datasets.checks import closest_hint
 from trt_opt.errors import DataError, RequestError
+from trt_opt.files import sha256_of_file
+
+FAILURES = (Exception, SystemExit)
+"""What code of the user's own may raise: a script's `sys.exit` must not end the verb as if all were done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,15 @@ class NamedCode:
     code: Callable[..., Any]
     folder: str
 
+    @property
+    def sha256(self) -> str | None:
+        """The hash of the file that it is written in; None where there is none, as for compiled code."""
+        try:
+            file = inspect.getsourcefile(inspect.unwrap(self.code))
+        except TypeError:
+            return None
+        return sha256_of_file(Path(file)) if file is not None and Path(file).is_file() else None
+
     def call(self, where: str, function: Callable[..., Any], *arguments: object) -> Any:
         """Calls the code, or a method of its instance.
 
@@ -37,7 +51,7 @@ class NamedCode:
         try:
             with importable(self.folder):
                 return function(*arguments)
-        except Exception as error:
+        except FAILURES as error:
             raise DataError(f"raised {type(error).__name__}: {error}", where=where) from error
 
 
@@ -55,7 +69,7 @@ def named_code(source: str) -> NamedCode:
     try:
         with importable(folder):
             module = importlib.import_module(module_name)
-    except Exception as error:
+    except FAILURES as error:
         raise RequestError(
             f"importing {module_name} failed with {type(error).__name__}: {error}",
             where=source,

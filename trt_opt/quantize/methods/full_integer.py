@@ -8,6 +8,7 @@ import onnx
 
 from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.integer_ends import with_integer_ends, with_ranges_of_ends
+from trt_opt.quantize.methods.policy import policy_placement
 from trt_opt.quantize.methods.static import Static
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.values.calibration import TensorRange
@@ -27,12 +28,13 @@ class FullInteger(Static):
         return f"{super().label(request)} with integer ends"
 
     def placement(self, index: GraphIndex, request: PrecisionRequest) -> Placement:
-        """The static method's, and the ranges of inputs and outputs.
+        """The static method's, and the ranges of inputs and outputs, which stay integers where all layers are spared.
 
         Raises:
             RequestError: An image is asked for, and there is no input for it.
         """
-        return with_ranges_of_ends(super().placement(index, request), index, request.image)
+        placed = policy_placement(index, request, "INT8", may_be_empty=bool(request.spared))
+        return with_ranges_of_ends(placed, index, request.image)
 
     def written(
         self, index: GraphIndex, placement: Placement, ranges: Mapping[str, TensorRange], request: PrecisionRequest

@@ -10,7 +10,12 @@ from trt_opt.values.placement import Placement
 
 
 def policy_placement(
-    index: GraphIndex, request: PrecisionRequest, precision: str, *, scheme: Scheme = INT8_SCHEME
+    index: GraphIndex,
+    request: PrecisionRequest,
+    precision: str,
+    *,
+    scheme: Scheme = INT8_SCHEME,
+    may_be_empty: bool = False,
 ) -> Placement:
     """The policy's placement.
 
@@ -19,6 +24,7 @@ def policy_placement(
         request: What was asked for.
         precision: What errors call it: "INT8".
         scheme: What activations and weights become.
+        may_be_empty: There is something to do for the method even where no layer is quantised.
 
     Raises:
         RequestError: An excluded node does not exist.
@@ -31,7 +37,7 @@ def policy_placement(
         activation_products=request.activation_products,
         scheme=scheme,
     )
-    if not placement.activations:
+    if not placement.activations and not may_be_empty:
         raise nothing_to_quantize(placement, precision)
     return placement
 
