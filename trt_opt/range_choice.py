@@ -1,4 +1,4 @@
-"""Which threshold each activation gets: the one that does least harm to the layers that read it, measured on data.
+"""Which threshold each activation gets: the one with the least error behind the layers that read it, on data.
 
 No calibrator is the best for every tensor. What a threshold costs shows where the tensor is read, not in the tensor:
 weights of zero do not mind clipping, and a Relu removes half of the error. So every candidate of every tensor is put in
@@ -7,11 +7,12 @@ front of every layer that reads it, all others in float, and the error behind th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from calibrators import Auto, Entropy, MinMax, Mse, Percentile
 from trt_opt.calibrate.ranges import CalibrationPass
+from trt_opt.datasets.evenly_spread import EvenlySpread
 from trt_opt.graph.index import GraphIndex
 from trt_opt.quantize.methods import METHODS
 from trt_opt.quantize.placement import ACTIVATION_OPS
@@ -21,7 +22,7 @@ from trt_opt.sensitivity.layers import quantized_layers
 from trt_opt.sensitivity.probes import Probe, probe_errors
 from trt_opt.values.calibration import CalibrationTable, TensorRange
 from trt_opt.values.progress import Progress
-from trt_opt.values.samples import Dataset, Sample
+from trt_opt.values.samples import Dataset, Samples
 
 SAMPLES = 16
 """On so many samples, evenly spread over the data, candidates are compared."""
@@ -59,9 +60,9 @@ def chosen_table(source: FloatGraph, found: CalibrationPass, dataset: Dataset, p
         return found.table
     thresholds = {tensor: Auto().thresholds(histogram) for tensor, histogram in found.histograms.items()}
     trials = _trials(placed, found.table.ranges, thresholds)
-    harm = _harm(placed.index, trials, lambda: evenly_spread(dataset, found.table.data.samples), progress)
+    errors = _errors_behind(placed.index, trials, EvenlySpread(dataset, SAMPLES), progress)
     chosen = {
-        tensor: _least(candidates, harm[tensor]) if tensor in harm else _by_itself(candidates, found.table, tensor)
+        tensor: _least(candidates, errors[tensor]) if tensor in errors else _by_itself(candidates, found.table, tensor)
         for tensor, candidates in thresholds.items()
     }
     ranges = {
@@ -84,20 +85,6 @@ def tables_of_each(found: CalibrationPass) -> Iterator[CalibrationTable]:
         }
         ranges = {**found.table.ranges, **ranges}
         yield replace(found.table, calibrator=str(calibrator), ranges=ranges, chosen={})
-
-
-def evenly_spread(dataset: Dataset, count: int, most: int = SAMPLES) -> Iterator[Sample]:
-    """At most so many samples of a data set, the first and the last among them.
-
-    Args:
-        dataset: The data set; walked up to the last sample wanted, nothing is kept.
-        count: How many samples it has.
-        most: How many are wanted.
-    """
-    wanted = {round(number * (count - 1) / max(most - 1, 1)) for number in range(most)}
-    for number, sample in enumerate(dataset):
-        if number in wanted:
-            yield sample
 
 
 def _with_pairs(source: FloatGraph) -> FloatGraph | None:
@@ -142,25 +129,25 @@ def activations_behind(index: GraphIndex, node: str) -> tuple[str, ...]:
         found.append(readers[0][0].name)
 
 
-def _harm(
-    index: GraphIndex, trials: Sequence[_Trial], samples: Callable[[], Iterator[Sample]], progress: Progress
+def _errors_behind(
+    index: GraphIndex, trials: Sequence[_Trial], samples: Samples, progress: Progress
 ) -> dict[str, dict[str, float]]:
     """Tensor → candidate → relative error behind its readers, summed over them."""
-    harm: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {}
     for first in range(0, len(trials), PROBES_AT_ONCE):
         group = trials[first : first + PROBES_AT_ONCE]
-        errors = probe_errors(index, [trial.probe for trial in group], samples(), progress, stage="choose ranges")
+        errors = probe_errors(index, [trial.probe for trial in group], samples, progress, stage="choose ranges")
         for trial, sums in zip(group, errors, strict=True):
-            own = harm.setdefault(trial.tensor, {})
+            own = found.setdefault(trial.tensor, {})
             own[trial.candidate] = own.get(trial.candidate, 0.0) + sums.relative
-    return harm
+    return found
 
 
-def _least(candidates: Mapping[str, float], harm: Mapping[str, float]) -> str:
-    """The candidate with the least harm; the candidates come from the largest threshold to the smallest."""
+def _least(candidates: Mapping[str, float], errors: Mapping[str, float]) -> str:
+    """The candidate with the least error; the candidates come from the largest threshold to the smallest."""
     best, *others = candidates
     for name in others:
-        if harm[name] < harm[best] * (1.0 - TIE):
+        if errors[name] < errors[best] * (1.0 - TIE):
             best = name
     return best
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +28,6 @@ from trt_opt.variants import GraphVariant, accuracies
 CLASSES, FEATURES, SAMPLES = 8, 12, 60
 WEIGHTS = weights(FEATURES, CLASSES)
 
-_numbers = itertools.count()
-
 
 def linear(step: float | None = None, output: str = "scores") -> onnx.ModelProto:
     """Class scores [1, 8] of float32 `x` [1, 12]; the weights are rounded to steps of `step`."""
@@ -55,31 +51,9 @@ def data_of(folder: Path, x: NDArray[np.float32] = X, labels: NDArray[np.integer
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with a log elsewhere."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("TRT_OPT_LOG", str(tmp_path / "log.txt"))
-    return here
-
-
-@pytest.fixture
 def data(folder: Path) -> Dataset:
     """60 samples labelled with what EXACT answers, in the current folder."""
     return data_of(folder, labels=answers(X))
-
-
-@pytest.fixture
-def module(folder: Path) -> Callable[[str], str]:
-    """Writes a module of an unused name into the current folder and returns the name."""
-
-    def write(body: str) -> str:
-        name = f"own_metric_{next(_numbers)}"
-        (folder / f"{name}.py").write_text("import numpy as np\n" + textwrap.dedent(body))
-        return name
-
-    return write
 
 
 def runner(model: onnx.ModelProto, name: str = "ONNX Runtime") -> OnnxRuntimeRunner:

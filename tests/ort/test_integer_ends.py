@@ -20,6 +20,7 @@ from trt_opt.datasets.preprocess import Preprocess, preprocess_from_text
 from trt_opt.errors import DataError, RecipeError, RequestError, StaleError
 from trt_opt.integer_runner import IntegerEndsRunner, image_from_tensor, quantized
 from trt_opt.quantize.integer_ends import integer_ends
+from trt_opt.quantize.lint import require_clean
 from trt_opt.quantize.methods import METHODS
 from trt_opt.quantize.stage import PrecisionRequest, float_graph
 from trt_opt.report.integer_ends import note_text
@@ -198,6 +199,18 @@ def test_an_input_that_goes_straight_out_keeps_its_values() -> None:
     np.testing.assert_array_equal(
         integers_from(integer, ends, feed)["copy"], quantized(feed["x"], ends.inputs[0].scale or 0)
     )
+
+
+def test_an_input_that_no_node_reads_and_that_is_an_output_itself_stays_float() -> None:
+    """There is no pair that nobody reads, and nothing is told to be quantised."""
+    shape = [1, 16, 8, 8]
+    ends = {"x": shape, "z": shape}
+    model = model_of([conv("conv1", "x", "y", "w")], ends, {"y": shape, "z": shape}, {"w": weights(16, 16, 3, 3)})
+    feed = feed_for(model)
+    _, integer, found = both(model, feed)
+    require_clean(integer)
+    assert [end.scale is None for end in (*found.inputs, *found.outputs)] == [False, True, False, True]
+    np.testing.assert_array_equal(integers_from(integer, found, feed)["z"], feed["z"])
 
 
 def test_a_subgraph_reads_the_dequantised_input() -> None:

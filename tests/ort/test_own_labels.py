@@ -64,29 +64,25 @@ def true_boxes() -> NDArray[np.float32]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(folder: Path) -> Path:
     """The current folder: two detectors, the metric, labelled data in each of three forms."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("TRT_OPT_LOG", str(tmp_path / "log.txt"))
-    onnx.save(detector(), here / "exact.onnx")
-    onnx.save(detector(step=0.5), here / "coarse.onnx")
-    (here / "boxes_f1.py").write_text(METRIC)
+    onnx.save(detector(), folder / "exact.onnx")
+    onnx.save(detector(step=0.5), folder / "coarse.onnx")
+    (folder / "boxes_f1.py").write_text(METRIC)
     labels = true_boxes()
-    np.savez(here / "data.npz", x=X, labels=labels)
-    (here / "one_a_file").mkdir()
+    np.savez(folder / "data.npz", x=X, labels=labels)
+    (folder / "one_a_file").mkdir()
     for index in range(SAMPLES):
         kept = labels[index][np.isfinite(labels[index, :, 0])]
-        np.savez(here / "one_a_file" / f"{index:02}.npz", x=X[index : index + 1], labels=kept[np.newaxis])
-    (here / "boxes_feeds.py").write_text(
+        np.savez(folder / "one_a_file" / f"{index:02}.npz", x=X[index : index + 1], labels=kept[np.newaxis])
+    (folder / "boxes_feeds.py").write_text(
         "import numpy as np\n"
         "def feeds():\n"
         "    data = np.load('data.npz')\n"
         "    for x, labels in zip(data['x'], data['labels'], strict=True):\n"
         "        yield {'x': x[None]}, [labels.tolist()]\n"
     )
-    return here
+    return folder
 
 
 @pytest.mark.parametrize("data", ["data.npz", "one_a_file", "boxes_feeds:feeds"])

@@ -17,7 +17,7 @@ from trt_opt.calibrate.ranges import CalibrationPass, calibration_pass
 from trt_opt.datasets import open_dataset
 from trt_opt.graph.query import graph_inputs
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, float_graph, quantized_graph
-from trt_opt.range_choice import activations_behind, chosen_table, evenly_spread, tables_of_each
+from trt_opt.range_choice import activations_behind, chosen_table, tables_of_each
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.progress import Silent
 from trt_opt.values.samples import Dataset
@@ -186,16 +186,6 @@ def test_tensor_of_zeros_has_one_candidate(tmp_path: Path) -> None:
     table = chosen(graph, stored(tmp_path, model, np.zeros((4, 16, 8, 8), np.float32)))
     assert {found.amax for found in table.ranges.values()} == {0.0}
     assert set(table.chosen.values()) == {"minmax"}
-
-
-@pytest.mark.parametrize(("count", "numbers"), [(1, [0]), (5, [0, 1, 2, 3, 4]), (100, [0, 33, 66, 99])])
-def test_samples_are_spread_from_first_to_last(tmp_path: Path, count: int, numbers: list[int]) -> None:
-    """At most as many as wanted, the first and the last among them; all where there are fewer."""
-    model = outlier_channel(0.0)
-    rows = np.repeat(np.arange(count, dtype=np.float32)[:, None], 32, axis=1)
-    most = 4 if count == 100 else 16
-    picked = evenly_spread(stored(tmp_path, model, rows), count, most)
-    assert [int(sample.feed["x"][0, 0]) for sample in picked] == numbers
 
 
 def test_histograms_come_with_the_table(tmp_path: Path) -> None:

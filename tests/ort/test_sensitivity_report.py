@@ -15,7 +15,7 @@ from sensitivity_study import Feeds, feeds_of, study_of
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.quantize.stage import float_graph, quantized_graph
 from trt_opt.sensitivity import end_to_end
-from trt_opt.sensitivity.end_to_end import affordable, damages, own_errors, spread
+from trt_opt.sensitivity.end_to_end import affordable, damages, own_errors
 from trt_opt.sensitivity.layers import quantized_layers
 from trt_opt.sensitivity.measure import Study, report_of
 from trt_opt.sensitivity.switchboard import Switchboard
@@ -142,14 +142,6 @@ def test_what_cannot_be_afforded_is_left_out_and_said() -> None:
     assert max(own[:2]) <= own[2]
     assert own[2:] == sorted(own[2:])
     assert "only the 2 layers" in report.notes[0]
-
-
-def test_samples_are_spread_over_the_data() -> None:
-    """Data are often sorted by class: neither the first ones nor one end alone."""
-    data = images(10, 1)
-    assert [sample.name for sample in spread(data, 3)] == ["feeds[1]", "feeds[5]", "feeds[8]"]
-    assert len(list(spread(data, 10))) == 10
-    assert list(spread(data, 0)) == []
 
 
 def test_a_ranking_measures_own_errors_only_where_they_are_not_known() -> None:

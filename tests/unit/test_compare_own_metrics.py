@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-import textwrap
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,24 +13,9 @@ from trt_opt.compare.metrics import UserMetric
 from trt_opt.datasets.named_code import NamedCode
 from trt_opt.errors import DataError, RequestError
 
-_numbers = itertools.count()
-
 Write = Callable[[str], str]
 
 OUTPUTS = {"y": np.float32([[1, 2, 3]])}
-
-
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a module of an unused name into the current folder and returns the name."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(body: str) -> str:
-        name = f"metrics_of_test_{next(_numbers)}"
-        (tmp_path / f"{name}.py").write_text("import numpy as np\n" + textwrap.dedent(body))
-        return name
-
-    return write
 
 
 def user_metric(text: str) -> UserMetric:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,22 +16,7 @@ from trt_opt.values.tensors import TensorSpec
 
 PLAIN = TensorSpec("x", "float32", ("N", 4))
 RATE = TensorSpec("rate", "int64", ())
-_numbers = itertools.count()
-
 Write = Callable[[str], str]
-
-
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a module of an unused name into the current folder and returns the name."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(body: str) -> str:
-        name = f"feeds_of_test_{next(_numbers)}"
-        (tmp_path / f"{name}.py").write_text("import numpy as np\n" + textwrap.dedent(body))
-        return name
-
-    return write
 
 
 def opened(source: str, *inputs: TensorSpec) -> Dataset:
@@ -131,9 +114,9 @@ def test_a_reused_buffer_does_no_harm(module: Write) -> None:
     assert [sample.feed["x"][0, 0] for sample in list(opened(f"{name}:feeds"))] == [0, 1, 2]
 
 
-def test_the_function_may_import_its_neighbours_while_it_runs(module: Write, tmp_path: Path) -> None:
+def test_the_function_may_import_its_neighbours_while_it_runs(module: Write, folder: Path) -> None:
     """The current folder is searched during the walk, too."""
-    (tmp_path / "neighbour_of_test.py").write_text("VALUE = 5\n")
+    (folder / "neighbour_of_test.py").write_text("VALUE = 5\n")
     name = module("""
         def feeds():
             from neighbour_of_test import VALUE
@@ -237,8 +220,8 @@ def test_what_cannot_be_called_is_refused_at_opening(module: Write, body: str, m
         opened(module(body) + ":feeds")
 
 
-def test_a_module_that_does_not_exist_says_where_it_was_sought(module: Write, tmp_path: Path) -> None:
+def test_a_module_that_does_not_exist_says_where_it_was_sought(module: Write, folder: Path) -> None:
     """The current folder."""
     with pytest.raises(DataError, match="ModuleNotFoundError") as caught:
         opened("nowhere_at_all.feeds:feeds")
-    assert str(tmp_path) in str(caught.value)
+    assert str(folder) in str(caught.value)

@@ -36,6 +36,11 @@ class Budget:
     slack: float = 0.0
 
     @property
+    def is_asked_for(self) -> bool:
+        """Whether the user set the bounds; the floor's have no samples to report from."""
+        return self.report is not None
+
+    @property
     def goal(self) -> str:
         """The bounds in words."""
         limits = self.limits

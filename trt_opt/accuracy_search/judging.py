@@ -10,7 +10,7 @@ import onnx
 
 from trt_opt.accuracy_search.budget import Budget
 from trt_opt.accuracy_search.journal import Journal
-from trt_opt.accuracy_search.state import Assignment, Compute, State, assigned
+from trt_opt.accuracy_search.state import Assignment, Compute, State, assigned, placed
 from trt_opt.compare import Limits, margin
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.metric import Z
@@ -54,10 +54,6 @@ class Judge:
             self._computes[state.name] = Compute(state.source.model, feed)
         return self._computes[state.name]
 
-    def assigned(self, state: State, spared: Iterable[str]) -> Assignment:
-        """The graph with these layers in float."""
-        return assigned(state, dict.fromkeys(spared, CHOSEN), self._calibration)
-
     def margin(self, state: State, spared: Iterable[str] = (), *, step: str) -> float:
         """How far inside the budget an assignment is, on the samples searched with; it becomes a point of the curve."""
         spared = frozenset(spared)
@@ -74,16 +70,15 @@ class Judge:
         return sorted(self._points.values(), key=lambda point: -(point.int8_share or 0.0))
 
     def _point(self, state: State, spared: frozenset[str], found: Comparison, step: str) -> CurvePoint:
-        metric = found.metric
-        shares = [output.top1_agreement for output in found.outputs if output.top1_agreement is not None]
+        metric, agreement = found.metric, found.top1_agreement
         return CurvePoint(
             step=step,
-            int8_share=self.compute(state).share(self.assigned(state, spared).source.quantized_nodes),
+            int8_share=self.compute(state).share(placed(state, dict.fromkeys(spared, CHOSEN)).quantized_nodes),
             spared=len(spared),
             sqnr_db=found.sqnr_db,
             metric=None if metric is None else metric.candidate,
             drop=None if metric is None else metric.drop_points,
-            agreement=100 * min(shares) if shares else None,
+            agreement=None if agreement is None else 100 * agreement,
             met=self._margins[_name_of(state, spared)] >= -self._budget.slack,
         )
 
@@ -102,7 +97,7 @@ class Judge:
         name = _name_of(state, spared)
         found = self._compared.get(name) or self._journal.recall(name, Comparison)
         if found is None:
-            found = self._run(self.assigned(state, spared))
+            found = self._run(assigned(state, dict.fromkeys(spared, CHOSEN), self._calibration))
             self._journal.keep(name, found)
         if name not in self._compared:
             self._compared[name] = found

@@ -32,11 +32,12 @@ def causes_of(
         calibration: The samples.
         progress: Told of every run.
     """
-    layers = [layer for layer in quantized_layers(state.source, state.table.ranges) if layer.node in spared]
+    found = quantized_layers(state.source, state.table.ranges, state.corrections)
+    layers = [layer for layer in found if layer.node in spared]
     if not layers:
         return {}
-    found = reasons_of(state.source, layers, calibration, progress, variances=normalised_variances(original))
-    return {node: told for node, told in found.items() if not told.startswith(NOTHING_UNUSUAL)}
+    reasons = reasons_of(state.source, layers, calibration, progress, variances=normalised_variances(original))
+    return {node: told for node, told in reasons.items() if not told.startswith(NOTHING_UNUSUAL)}
 
 
 def told_reasons(

@@ -27,7 +27,8 @@ def report_of(
 ) -> SearchReport:
     """What was searched and found.
 
-    A floor's verdict is that of the samples searched with. A budget's is open until `with_verdict` knows the others'.
+    A floor's verdict is that of the samples searched with. A budget's is open until `Decision.reported` knows that of
+    the others.
 
     Args:
         answer: What the search ended with.
@@ -38,9 +39,9 @@ def report_of(
         recalled: How many comparisons were known from before.
     """
     compute, searched = judge.compute(answer.state), judge.comparison(answer.state, frozenset(answer.spared))
-    verdict, reason = _floor_verdict(answer, budget, searched) if budget.report is None else OPEN
+    verdict, reason = OPEN if budget.is_asked_for else _floor_verdict(answer, budget, searched)
     return SearchReport(
-        kind="floor" if budget.report is None else "budget",
+        kind="budget" if budget.is_asked_for else "floor",
         goal=budget.goal,
         verdict=verdict,
         reason=reason,
@@ -91,10 +92,10 @@ def _floor_verdict(answer: Answer, budget: Budget, searched: Comparison) -> tupl
 def _spared(
     spared: Mapping[str, Damage | None], assignment: Assignment, compute: Compute, reasons: Mapping[str, str]
 ) -> tuple[SparedLayer, ...]:
-    """The layers left in float, the most harmful first."""
+    """The layers left in float, the one that does most damage first."""
     nodes = assignment.source.index.nodes
 
-    def harm(node: str) -> float:
+    def rank(node: str) -> float:
         damage = spared[node]
         return -(damage.energy or 0.0) if damage is not None else 0.0
 
@@ -106,5 +107,5 @@ def _spared(
             damage.output_db if (damage := spared[node]) is not None else None,
             reasons[node],
         )
-        for node in sorted(spared, key=harm)
+        for node in sorted(spared, key=rank)
     )

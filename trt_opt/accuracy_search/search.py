@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from trt_opt.accuracy_search.bisection import Found, Suspect, fewest_spared
 from trt_opt.accuracy_search.budget import Budget
@@ -12,11 +12,12 @@ from trt_opt.accuracy_search.judging import Judge
 from trt_opt.accuracy_search.reasons import FP16_TOO_COARSE
 from trt_opt.accuracy_search.state import State, suspects_from
 from trt_opt.accuracy_search.steps import Steps
+from trt_opt.datasets.evenly_spread import EvenlySpread
 from trt_opt.sensitivity.end_to_end import Damage, damages
 from trt_opt.sensitivity.layers import quantized_layers
+from trt_opt.values.accuracy import Comparison
 from trt_opt.values.improvement import ImprovementReport
 from trt_opt.values.progress import Progress
-from trt_opt.values.samples import Sample
 
 SAMPLES_FOR_DAMAGE = 32
 """How many calibration samples rank the layers."""
@@ -67,7 +68,7 @@ class Search:
         self._judge = judge
         self._steps = steps
         self._slack = budget.slack
-        self._is_asked_for = budget.report is not None
+        self._is_asked_for = budget.is_asked_for
         self._progress = progress
         self._margin = 0.0
         self._reports: list[ImprovementReport] = []
@@ -110,9 +111,8 @@ class Search:
 
     def _kept_if_better(self, state: State, step: str) -> bool:
         """Keeps a state whose margin grew; where it stayed, as that of a share of few rows does, the SQNR decides."""
-        before = self._judge.comparison(self._state, frozenset()).sqnr_db or 0.0
         margin = self._judge.margin(state, step=step)
-        after = self._judge.comparison(state, frozenset()).sqnr_db or 0.0
+        before, after = (_sqnr_db(self._judge.comparison(side, frozenset())) for side in (self._state, state))
         if not (margin, after) > (self._margin, before):
             return False
         self._state, self._margin = state, margin
@@ -121,8 +121,8 @@ class Search:
 
     def _spare_layers(self) -> Answer:
         damage = {entry.node: entry for entry in self._damages()}
-        self._widen(suspects_from(damage.values(), self._judge.compute(self._state)))
         suspects = suspects_from(damage.values(), self._judge.compute(self._state))
+        self._widen(suspects)
 
         def margin(spared: Iterable[str]) -> float:
             inside = self._judge.margin(self._state, spared, step="layers to float")
@@ -147,8 +147,8 @@ class Search:
             self._state = _with_wide(plain, found.spared)
 
     def _damages(self) -> tuple[Damage, ...]:
-        layers = quantized_layers(self._state.source, self._state.table.ranges)
-        samples: tuple[Sample, ...] = tuple(islice(self._steps.calibration, SAMPLES_FOR_DAMAGE))
+        layers = quantized_layers(self._state.source, self._state.table.ranges, self._state.corrections)
+        samples = EvenlySpread(self._steps.calibration, SAMPLES_FOR_DAMAGE)
         return damages(self._state.source, layers, samples, self._progress)
 
     def _answer(self, found: Found, damage: Mapping[str, Damage]) -> Answer:
@@ -172,6 +172,11 @@ class Search:
         figures += [f"{best.sqnr_db:.1f} dB"] if best.sqnr_db is not None else []
         told = "meets the budget" if best.met else "misses the budget"
         self._progress.note(f"best so far {told}: {', '.join([share, *figures])}")
+
+
+def _sqnr_db(found: Comparison) -> float:
+    """The worst output's, infinite without an error."""
+    return math.inf if found.sqnr_db is None else found.sqnr_db
 
 
 def _with_wide(state: State, wide: Iterable[str]) -> State:

@@ -77,9 +77,7 @@ def assigned(state: State, spared: Mapping[str, str], data: Dataset | None) -> A
     Raises:
         StaleError: Such a tensor has no range, and there are no data.
     """
-    is_placed = not spared and state.source.request == state.request
-    source = state.source if is_placed else _placed(state, {**state.request.spared, **spared})
-    table = state.table
+    source, table = placed(state, spared), state.table
     missing = tuple(name for name in source.placement.ranges_needed if name not in table.ranges)
     if missing and data is not None:
         calibrator = calibrator_from_text(FALLBACK_CALIBRATOR)
@@ -88,7 +86,11 @@ def assigned(state: State, spared: Mapping[str, str], data: Dataset | None) -> A
     return Assignment(source, table, quantized_graph(source, table.ranges, state.corrections))
 
 
-def _placed(state: State, spared: Mapping[str, str]) -> FloatGraph:
+def placed(state: State, spared: Mapping[str, str]) -> FloatGraph:
+    """The model made ready with some layers in float; see `assigned`."""
+    if not spared and state.source.request == state.request:
+        return state.source
+    spared = {**state.request.spared, **spared}
     # What stays FP32 tells the reason why it is not INT8 either.
     request = replace(state.request, wide={node: spared.get(node, why) for node, why in state.request.wide.items()})
     try:

@@ -159,12 +159,11 @@ def _runs_on(hardware: Hardware, method: Method, weights: str) -> bool:
 
 
 def _accuracy(found: Comparison) -> SimulatedAccuracy:
-    shares = [output.top1_agreement for output in found.outputs if output.top1_agreement is not None]
     return SimulatedAccuracy(
         samples=found.samples,
         reference_top1=found.reference_task.top1 if found.reference_task else None,
         top1=found.candidate_task.top1 if found.candidate_task else None,
-        agreement=min(shares, default=None),
+        agreement=found.top1_agreement,
         sqnr_db=found.sqnr_db,
         identical=bool(found.outputs) and all(output.identical for output in found.outputs),
     )

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, through Polygraphy's runner."""
+"""ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-from polygraphy.backend.onnxrt import OnnxrtRunner
 
 from trt_opt.backends.onnxruntime_fp16 import with_rounding_quantizers
 from trt_opt.backends.rounded_halves import with_rounded_halves
@@ -93,7 +91,7 @@ class OnnxRuntimeRunner:
         self._rounds_halves = rounds_halves
         self._model = _with_outputs(model, outputs) if outputs else model
         self._optimised = optimised
-        self._runner: Any = None
+        self._session: onnxruntime.InferenceSession | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -108,19 +106,14 @@ class OnnxRuntimeRunner:
     def __enter__(self) -> OnnxRuntimeRunner:
         model = with_rounded_halves(self._model) if self._rounds_halves else self._model
         with _translated("load"):
-            session = session_for(with_rounding_quantizers(model), optimised=self._optimised)
-        runner = OnnxrtRunner(session, name=self.name)
-        runner.activate()
+            self._session = session_for(with_rounding_quantizers(model), optimised=self._optimised)
         self._names = {spec.name for spec in self.inputs}
-        self._runner = runner
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._runner is not None:
-            self._runner.deactivate()
-            self._runner = None
+        self._session = None
 
     def infer(self, feed: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """Runs one feed.
@@ -140,9 +133,12 @@ class OnnxRuntimeRunner:
             raise DataError(
                 f"the model wants {', '.join(sorted(self._names))} fed, and was given {strange}", where=self.name
             )
+        if self._session is None:
+            raise RuntimeError("a runner runs inside its `with` block")
+        names = [output.name for output in self._session.get_outputs()]
+        # Polygraphy's runner would import PyTorch where there is one, and swallow an interruption meanwhile.
         with _translated("run"):
-            found: dict[str, NDArray[np.generic]] = self._runner.infer(dict(feed), check_inputs=False)
-        return found
+            return dict(zip(names, self._session.run(names, dict(feed)), strict=True))
 
 
 def check_in_onnxruntime(model: onnx.ModelProto, where: str) -> None:

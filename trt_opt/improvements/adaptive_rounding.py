@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from trt_opt.improvements.held_out import ONE_SAMPLE, Half, channel_errors, probe_of, with_bias
+from trt_opt.improvements.held_out import channel_errors, probe_of, with_bias
 from trt_opt.improvements.improvement import Improved, Subject
 from trt_opt.improvements.input_moments import in_portions, input_moments
 from trt_opt.improvements.layer_patches import PRODUCTS, weight_rows, weights_from_rows
+from trt_opt.improvements.samples_apart import ONE_SAMPLE, Half
 from trt_opt.quantize.number_format import INT8
 from trt_opt.quantize.stage import Correction, FloatGraph
 from trt_opt.quantize.stored_weights import StoredWeights, stored_weights

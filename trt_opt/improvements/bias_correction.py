@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_opt.improvements.held_out import CHANNEL_AXES, ONE_SAMPLE, Half, channel_errors, probe_of, with_bias
+from trt_opt.improvements.held_out import CHANNEL_AXES, channel_errors, probe_of, with_bias
 from trt_opt.improvements.improvement import Improved, Subject
+from trt_opt.improvements.samples_apart import ONE_SAMPLE, Half
 from trt_opt.quantize.stage import Correction
 from trt_opt.sensitivity.layers import QuantizedLayer, quantized_layers
 from trt_opt.sensitivity.probes import ErrorSums

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trt_opt.improvements.samples_apart import Half
 from trt_opt.quantize.stage import Correction, FloatGraph
 from trt_opt.sensitivity.layers import QuantizedLayer, dequantized_weights
 from trt_opt.sensitivity.probes import ErrorSums, Probe, Probes
 from trt_opt.values.progress import Progress
-from trt_opt.values.samples import Dataset, Sample
 
 CHANNEL_AXES: Mapping[str, int] = {"Conv": 1, "ConvTranspose": 1, "Gemm": -1, "MatMul": -1}
 """Where the output channels are in what an operator gives."""
-
-ONE_SAMPLE = "there is one sample, and what is fitted to it has to be judged on another"
-
-
-@dataclass(frozen=True, slots=True)
-class Half:
-    """Every other sample of a data set.
-
-    Attributes:
-        data: The whole.
-        first: 0 for the samples that are fitted to, 1 for those held out.
-    """
-
-    data: Dataset
-    first: int
-
-    def __len__(self) -> int:
-        """The number of samples."""
-        return (len(self.data) + 1 - self.first) // 2
-
-    def __iter__(self) -> Iterator[Sample]:
-        """The samples, one at a time."""
-        return islice(self.data, self.first, None, 2)
 
 
 def channel_axis(layer: QuantizedLayer) -> int:
@@ -49,9 +25,7 @@ def channel_axis(layer: QuantizedLayer) -> int:
 
 def probe_of(layer: QuantizedLayer, source: FloatGraph, correction: Correction | None = None) -> Probe:
     """The layer in INT8 with corrected weights; a correction's bias is left to `with_bias`."""
-    weights = correction.dequantized_weights() if correction is not None else None
-    own = dequantized_weights(layer, source) if weights is None else {1: weights}
-    return Probe(layer.node, layer.scales, own)
+    return Probe(layer.node, layer.scales, dequantized_weights(replace(layer, correction=correction), source))
 
 
 def channel_errors(

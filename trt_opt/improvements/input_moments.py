@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
-from trt_opt.improvements.held_out import Half
 from trt_opt.improvements.layer_patches import input_rows
+from trt_opt.improvements.samples_apart import Half
 from trt_opt.quantize.stage import FloatGraph
-from trt_opt.sensitivity.layers import QuantizedLayer, quantized_in_place
+from trt_opt.sensitivity.layers import QuantizedLayer
 from trt_opt.values.progress import Progress
 
 ROWS = 4096
@@ -73,7 +73,7 @@ def input_moments(
                 array = np.asarray(found[tensors[layer.node]], np.float32)
                 kernel = _kernel(layer, source)
                 rows = input_rows(nodes[layer.node], array, kernel, each, generator)
-                rows = quantized_in_place(rows, layer.scales[0])
+                rows = _through_int8(rows, layer.scales[0])
                 moments = rows.swapaxes(1, 2) @ rows
                 if layer.node in sums:
                     sums[layer.node] += moments
@@ -94,3 +94,8 @@ def _computed(source: FloatGraph, tensors: Mapping[str, str]) -> list[str]:
 def _kernel(layer: QuantizedLayer, source: FloatGraph) -> tuple[int, ...]:
     shape = source.index.shape(layer.weights[1].tensor) or ()
     return tuple(size or 0 for size in shape[2:]) if layer.op_type == "Conv" else ()
+
+
+def _through_int8(rows: FloatArray, scale: np.float32) -> FloatArray:
+    """What INT8's Q/DQ pair makes of activations: rounded half to even, cut off at -128 and 127."""
+    return np.asarray(np.clip(np.rint(rows / scale), -128, 127) * scale, np.float32)

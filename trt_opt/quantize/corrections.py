@@ -72,6 +72,13 @@ def with_corrections(index: GraphIndex, corrections: Mapping[str, Correction], n
     return GraphIndex(_with_types_of(writer.finished(), index))
 
 
+def bias_behind(node: onnx.NodeProto, bias: FloatArray, index: GraphIndex) -> FloatArray:
+    """A bias of a layer, one number per output channel, in a shape that broadcasts over what the layer gives."""
+    weights = index.shape(node.input[1]) or ()
+    spatial = len(weights) - 2 if node.op_type in ("Conv", "ConvTranspose") else 0
+    return bias.reshape(-1, *[1] * spatial)
+
+
 def _store_weights(node: onnx.NodeProto, stored: StoredWeights, writer: GraphWriter) -> None:
     """Gives the layer weights in INT8 behind a DequantizeLinear."""
     tensor = node.input[1]
@@ -117,10 +124,8 @@ def _added_to_sum(node: onnx.NodeProto, bias: FloatArray, index: GraphIndex, wri
 
 def _add_behind(node: onnx.NodeProto, bias: FloatArray, index: GraphIndex, writer: GraphWriter) -> None:
     output = node.output[0]
-    weights = index.shape(index.nodes[node.name].input[1]) or ()
-    spatial = len(weights) - 2 if node.op_type in ("Conv", "ConvTranspose") else 0
     node.output[0] = writer.tensor(f"{output}{UNCORRECTED}")
-    name = writer.constant(f"{node.name}_bias", bias.reshape(-1, *[1] * spatial))
+    name = writer.constant(f"{node.name}_bias", bias_behind(index.nodes[node.name], bias, index))
     writer.behind(node.name, writer.made("Add", [node.output[0], name], output))
 
 

@@ -43,13 +43,13 @@ def with_ranges_of_ends(placement: Placement, index: GraphIndex, image: Preproce
 
 
 def float_inputs(index: GraphIndex) -> tuple[str, ...]:
-    """The graph inputs that become integers: float ones that something reads."""
+    """The graph inputs that become integers: float ones that a node reads; what only goes out again stays float."""
     return tuple(
         value.name
         for value in index.model.graph.input
         if value.name in index.inputs
         and _is_float(value)
-        and (index.readers(value.name) or index.is_read_elsewhere(value.name))
+        and (index.readers(value.name) or value.name in index.captured)
     )
 
 

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_opt.report.calibrate import data_text
-from trt_opt.report.show import short, size_text
+from trt_opt.report.compare import decibels_text, share_text
+from trt_opt.report.show import percent_text, short, size_text
 from trt_opt.values.advice import Advice, AdviceFacts, ComputeShare, MethodFigures
 from trt_opt.values.hardware import ComputeSupport, Hardware
 
@@ -80,19 +81,15 @@ def _name(row: MethodFigures) -> str:
 def _size(row: MethodFigures, fp32_bytes: int) -> tuple[str, str]:
     if row.weight_bytes is None:
         return "-", "-"
-    return size_text(row.weight_bytes), f"{100 * row.weight_bytes / fp32_bytes:.1f} %" if fp32_bytes else "-"
+    return size_text(row.weight_bytes), percent_text(row.weight_bytes / fp32_bytes if fp32_bytes else None)
 
 
 def _accuracy(row: MethodFigures) -> tuple[str, str, str]:
     found = row.accuracy
     if found is None:
         return "-", "-", "-"
-    sqnr = "-" if found.sqnr_db is None else f"{found.sqnr_db:.1f} dB"
-    return _percent(found.top1), _percent(found.agreement), "identical" if found.identical else sqnr
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
+    sqnr = "identical" if found.identical else decibels_text(found.sqnr_db)
+    return share_text(found.top1), share_text(found.agreement), sqnr
 
 
 def _basis(facts: AdviceFacts) -> Iterator[Fact]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trt_opt.report.show import percent_text
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.samples import DataProvenance
 
@@ -23,7 +24,7 @@ def show_table(table: CalibrationTable, console: Console) -> None:
         shown.add_column("chosen")
     for name, found in table.ranges.items():
         if found.amax is not None:
-            kept = f"{100 * found.amax / found.extreme:.1f} %" if found.extreme else "-"
+            kept = percent_text(found.amax / found.extreme if found.extreme else None)
             chosen = [Text(table.chosen.get(name, "-"))] if table.chosen else []
             shown.add_row(Text(name), f"{found.low:.4g}", f"{found.high:.4g}", f"{found.amax:.4g}", kept, *chosen)
     console.print(shown)

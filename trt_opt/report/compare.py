@@ -44,7 +44,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     console.print(Text.assemble((comparison.verdict, colour), told))
 
 
-def share_text(share: float | None, interval: Interval | None) -> str:
+def share_text(share: float | None, interval: Interval | None = None) -> str:
     """A share in percent and how sure it is: "99.56 % (98.4-99.9)", "54.22 % ±4.6"; "-" for None."""
     if share is None:
         return "-"
@@ -52,7 +52,7 @@ def share_text(share: float | None, interval: Interval | None) -> str:
     return f"{100 * share:.2f} %{_interval(100 * share, ends, '.1f')}"
 
 
-def decibels_text(value: float | None, interval: Interval | None) -> str:
+def decibels_text(value: float | None, interval: Interval | None = None) -> str:
     """An SQNR and how sure it is: "31.2 dB ±0.8", "31.2 dB (28-33)"; "-" for None."""
     return "-" if value is None else f"{value:.1f} dB{_interval(value, interval, '.0f')}"
 
@@ -67,9 +67,9 @@ def sqnr_text(accuracy: Comparison) -> str:
 
 def agreement_text(accuracy: Comparison) -> str:
     """The share of equal top-1 answers of the output that has the fewest."""
-    known = [output for output in accuracy.outputs if output.top1_agreement is not None]
-    worst = min(known, key=lambda output: output.top1_agreement or 0.0, default=None)
-    return "-" if worst is None else share_text(worst.top1_agreement, worst.agreement_interval)
+    share = accuracy.top1_agreement
+    worst = next((output for output in accuracy.outputs if output.top1_agreement == share), None)
+    return share_text(share, None if share is None or worst is None else worst.agreement_interval)
 
 
 def metric_value_text(metric: MetricAccuracy) -> str:
@@ -92,7 +92,7 @@ def metric_text(metric: MetricAccuracy) -> str:
     drop = drop_text(metric)
     if metric.unit == "dB" or drop is None:
         return f"{metric.name}  {metric_value_text(metric)}"
-    reference = share_text(metric.reference, None)
+    reference = share_text(metric.reference)
     return f"{metric.name}  {reference} to {metric_value_text(metric)}, a drop of {drop}"
 
 

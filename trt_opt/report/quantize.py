@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_opt.report.calibrate import data_text
+from trt_opt.report.compare import accuracy_text
 from trt_opt.report.importing import show_import
 from trt_opt.report.search import show_search
-from trt_opt.values.accuracy import Comparison
 from trt_opt.values.precision import LABELS, PrecisionPlan, QuantizationReport
 
 
@@ -27,7 +27,8 @@ def plan_renderer(*, explain: bool) -> Callable[[QuantizationReport, Console], N
         if report.data is not None:
             console.print(f"ranges    {data_text(report.data)}", markup=False)
         if report.accuracy is not None:
-            console.print(f"accuracy  {accuracy_text(report.accuracy)}", markup=False, soft_wrap=True)
+            told = f"{accuracy_text(report.accuracy)}, simulated on ONNX Runtime"
+            console.print(f"accuracy  {told}", markup=False, soft_wrap=True)
         if report.search is not None:
             show_search(report.search, console)
         for warning in report.warnings:
@@ -46,14 +47,3 @@ def _layers(plan: PrecisionPlan) -> Table:
         cells = (layer.node, layer.op_type, LABELS[layer.precision], layer.rule, layer.reason)
         table.add_row(*map(Text, cells))  # names in brackets would be read as markup
     return table
-
-
-def accuracy_text(accuracy: Comparison) -> str:
-    """What evaluation data say of the file, in one line."""
-    parts = [] if accuracy.sqnr_db is None else [f"SQNR {accuracy.sqnr_db:.1f} dB"]
-    metric = accuracy.metric
-    if metric is not None and metric.drop_points is not None and metric.candidate is not None:
-        before = "" if metric.reference is None else f"{100 * metric.reference:.2f} % to "
-        parts.append(f"{metric.short_name} {before}{100 * metric.candidate:.2f} %")
-    told = ", ".join(parts) or "nothing that can be compared"
-    return f"{told} on {accuracy.samples} samples, simulated on ONNX Runtime"

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trt_opt.report.show import short
+from trt_opt.report.compare import decibels_text
+from trt_opt.report.show import percent_text, short
 from trt_opt.values.improvement import ImprovementReport
 from trt_opt.values.search import CurvePoint, SearchReport, SparedLayer
 
@@ -43,7 +44,7 @@ def _goal(report: SearchReport) -> Iterator[tuple[str, str]]:
     yield (
         "searched",
         (
-            f"on {report.samples_searched} samples with {report.checks} checks"
+            f"on {report.samples_searched} samples with {report.checks} check{'s' * (report.checks != 1)}"
             + (f" ({report.recalled} known from an interrupted search)" if report.recalled else "")
             + f"; judged on {report.samples_reported} others"
         ),
@@ -51,7 +52,7 @@ def _goal(report: SearchReport) -> Iterator[tuple[str, str]]:
 
 
 def _steps(report: SearchReport) -> Iterator[tuple[str, str]]:
-    share, before = _percent(report.int8_share), _percent(report.placed_share)
+    share, before = percent_text(report.int8_share), percent_text(report.placed_share)
     yield "INT8", f"{share} of the multiply-accumulates ({before} as placed)"
     if report.ranges != report.ranges_before:
         told = "chosen per tensor by measured error" if report.ranges == "auto" else f"by {report.ranges}"
@@ -63,10 +64,10 @@ def _steps(report: SearchReport) -> Iterator[tuple[str, str]]:
 def _improvement(entry: ImprovementReport) -> str:
     if not entry.gains:
         return f"{entry.name}: found nothing to gain"
-    figures = f"{_db(entry.before_db)} to {_db(entry.after_db)}"
+    figures = f"{decibels_text(entry.before_db)} to {decibels_text(entry.after_db)}"
     fate = "kept" if entry.kept else "not kept: the model as a whole became no better"
     layers = "; ".join(
-        f"{short(gain.node)}: {gain.what}, {_db(gain.before_db)} to {_db(gain.after_db)}"
+        f"{short(gain.node)}: {gain.what}, {decibels_text(gain.before_db)} to {decibels_text(gain.after_db)}"
         for gain in entry.gains[:MOST_GAINS]
     )
     more = f" and {len(entry.gains) - MOST_GAINS} more" if len(entry.gains) > MOST_GAINS else ""
@@ -81,12 +82,12 @@ def _spared(report: SearchReport) -> Iterator[tuple[str, str]]:
 
 
 def _layer(layer: SparedLayer) -> str:
-    share = f", {_percent(layer.macs_share)} of MACs" if layer.macs_share is not None else ""
+    share = f", {percent_text(layer.macs_share)} of MACs" if layer.macs_share is not None else ""
     return f"{short(layer.node)} ({layer.op_type}{share}): {layer.reason}"
 
 
 def _curve(points: tuple[CurvePoint, ...]) -> Table:
-    """The trade-off, most INT8 first; of many points those that no other one beats come first in the selection."""
+    """The trade-off, most INT8 first; of many points some."""
     table = Table(title="trade-off on the samples searched with", title_justify="left")
     for heading in ("INT8 MACs", "float", "drop", "same", "SQNR"):
         table.add_column(heading, justify="right")
@@ -94,11 +95,11 @@ def _curve(points: tuple[CurvePoint, ...]) -> Table:
     table.add_column("step")
     for point in _selected(points):
         table.add_row(
-            _percent(point.int8_share),
+            percent_text(point.int8_share),
             str(point.spared),
             "-" if point.drop is None else f"{point.drop:.2f}",
             "-" if point.agreement is None else f"{point.agreement:.2f} %",
-            _db(point.sqnr_db),
+            decibels_text(point.sqnr_db),
             "met" if point.met else "missed",
             point.step,
         )
@@ -112,11 +113,3 @@ def _selected(points: tuple[CurvePoint, ...]) -> list[CurvePoint]:
         return unique
     step = (len(unique) - 1) / (MOST_POINTS - 1)
     return [unique[round(number * step)] for number in range(MOST_POINTS)]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _db(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} dB"

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trt_opt.report.calibrate import data_text
-from trt_opt.report.show import short
+from trt_opt.report.show import percent_text, short
 from trt_opt.values.sensitivity import LayerSensitivity, Loss, SensitivityReport
 
 LONGEST_NAME = 32
@@ -47,7 +47,7 @@ def _layers(layers: tuple[LayerSensitivity, ...]) -> Table:
         table.add_row(
             Text(short(layer.node, LONGEST_NAME)),
             layer.op_type,
-            "-" if layer.macs_share is None else f"{100 * layer.macs_share:.1f} %",
+            percent_text(layer.macs_share),
             *map(loss_text, losses),
             f"{100 * saturated:.2g} %" if saturated else "-",
             f"{ratio:.3g}",

@@ -42,6 +42,11 @@ def size_text(count: int | None) -> str:
     return f"{amount:.3g} GB"
 
 
+def percent_text(share: float | None) -> str:
+    """A share, 0 … 1, in per cent: "98.3 %"; "-" for None."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
 def short(name: str, most: int = 40) -> str:
     """A node's name, its middle left out where it is long: exporters write names of hundreds of characters."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"

@@ -7,17 +7,18 @@ from types import MappingProxyType
 
 import onnx
 
+from trt_opt.datasets.evenly_spread import EvenlySpread
 from trt_opt.graph.index import GraphIndex, attribute_of
 from trt_opt.quantize.stage import FloatGraph
 from trt_opt.sensitivity.data_pass import Seen, seen_in
-from trt_opt.sensitivity.end_to_end import Samples, own_errors, spread
+from trt_opt.sensitivity.end_to_end import own_errors
 from trt_opt.sensitivity.layers import QuantizedLayer, dequantized_weights
 from trt_opt.sensitivity.origins import origin_of
 from trt_opt.sensitivity.probes import ErrorSums, Probe, probe_errors
 from trt_opt.sensitivity.reasons import LayerFacts, reason_for
 from trt_opt.sensitivity.statistics import sums_key, weight_statistics
 from trt_opt.values.progress import Progress
-from trt_opt.values.samples import Sample
+from trt_opt.values.samples import Sample, Samples
 
 CAUSE_SAMPLES = 8
 """Which operand is to blame shows on a few samples."""
@@ -43,7 +44,7 @@ def reasons_of(
         variances: Output tensor → the variance of a BatchNormalization folded into the layer that writes it:
             `origins.normalised_variances` of the model as it was given.
     """
-    few = list(spread(samples, min(CAUSE_SAMPLES, len(samples))))
+    few = tuple(EvenlySpread(samples, CAUSE_SAMPLES))
     seen = seen_in(source, layers, few, progress)
     own = own_errors(source, layers, few, progress)
     operands = operand_errors(source, layers, few, progress)

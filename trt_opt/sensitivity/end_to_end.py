@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
+from trt_opt.datasets.evenly_spread import EvenlySpread
 from trt_opt.quantize.stage import FloatGraph
-from trt_opt.sensitivity.layers import QuantizedLayer, dequantized_weights
+from trt_opt.sensitivity.layers import QuantizedLayer, added_bias, dequantized_weights
 from trt_opt.sensitivity.output_errors import GraphSums, decibels
 from trt_opt.sensitivity.probes import ErrorSums, Probe, probe_errors
 from trt_opt.sensitivity.switchboard import Switchboard
 from trt_opt.values.progress import Progress
-from trt_opt.values.samples import Sample
+from trt_opt.values.samples import Samples
 
 EACH_PASSES = 6.0
 """How many times all samples may be run for all layers together, whatever the number of layers."""
 
-
 Key = TypeVar("Key")
-
-
-class Samples(Protocol):
-    """Samples that can be counted and walked through any number of times: a Dataset, a list, a tuple."""
-
-    def __len__(self) -> int:
-        """The number of samples."""
-
-    def __iter__(self) -> Iterator[Sample]:
-        """The samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +74,7 @@ def damages(
     chosen, count = affordable(layers, len(samples), own, passes)
     sets = {layer.node: frozenset({layer.node}) for layer in chosen}
     with Switchboard(source, chosen) as board:
-        sums = switched_errors(board, sets, spread(samples, count), progress, stage="layers alone", total=count)
+        sums = switched_errors(board, sets, EvenlySpread(samples, count), progress, stage="layers alone")
     return ranked([damage_from(layer.node, sums.get(layer.node), count) for layer in layers], own)
 
 
@@ -93,7 +82,10 @@ def own_errors(
     source: FloatGraph, layers: Sequence[QuantizedLayer], samples: Samples, progress: Progress
 ) -> dict[str, ErrorSums]:
     """Layer → its error at its own output, fed what the float model feeds it, from one run of all samples."""
-    probes = [Probe(layer.node, layer.scales, dequantized_weights(layer, source)) for layer in layers]
+    probes = [
+        Probe(layer.node, layer.scales, dequantized_weights(layer, source), added_bias(layer, source))
+        for layer in layers
+    ]
     found = probe_errors(source.index, probes, samples, progress, stage="own outputs")
     return {layer.node: sums for layer, sums in zip(layers, found, strict=True)}
 
@@ -110,22 +102,13 @@ def affordable(
     return tuple(layer for layer in layers if layer.node in kept), min(samples, 1)
 
 
-def spread(samples: Samples, count: int) -> Iterator[Sample]:
-    """So many of the samples, evenly spread: data are often sorted by class."""
-    total = len(samples)
-    wanted = {(2 * number + 1) * total // (2 * count) for number in range(count)} if count else set()
-    last = max(wanted, default=-1)
-    return (sample for number, sample in enumerate(islice(samples, last + 1)) if number in wanted)
-
-
 def switched_errors(
     board: Switchboard,
     sets: Mapping[Key, Collection[str]],
-    samples: Iterator[Sample],
+    samples: Samples,
     progress: Progress,
     *,
     stage: str,
-    total: int,
 ) -> dict[Key, GraphSums]:
     """Key → the outputs' errors with that set of layers in INT8; nothing but sums is kept.
 
@@ -135,10 +118,9 @@ def switched_errors(
         samples: Each is run once for every set, and once in float.
         progress: Told of every run.
         stage: What it is called.
-        total: How many samples there are.
     """
     sums = {key: GraphSums() for key in sets}
-    progress.start(stage, total * (len(sets) + 1), "runs")
+    progress.start(stage, len(samples) * (len(sets) + 1), "runs")
     for sample in samples:
         reference = board.infer(sample.feed, ())
         progress.advance()

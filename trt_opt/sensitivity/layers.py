@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trt_opt.quantize.activation_scales import activation_scales
+from trt_opt.quantize.corrections import Correction, bias_behind
 from trt_opt.quantize.stage import FloatGraph
 from trt_opt.quantize.stored_weights import stored_weights
 from trt_opt.values.calibration import TensorRange
@@ -16,6 +18,8 @@ from trt_opt.values.placement import ActivationQuantizer, WeightQuantizer
 
 FOLLOWING_RULES = frozenset({"moves-data", "concat"})
 """Their quantisers have the scales of those behind them: what they do to the numbers is done there anyway."""
+
+NO_CORRECTIONS: Mapping[str, Correction] = MappingProxyType({})
 
 FloatArray = NDArray[np.float32]
 
@@ -30,6 +34,7 @@ class QuantizedLayer:
         activations: Input position → the Q/DQ pair's quantiser, for operands computed at run time.
         scales: Input position → the pair's scale.
         weights: Input position → how constant weights are stored.
+        correction: Other constants that it has in INT8; None where it keeps its own.
     """
 
     node: str
@@ -37,9 +42,12 @@ class QuantizedLayer:
     activations: Mapping[int, ActivationQuantizer]
     scales: Mapping[int, np.float32]
     weights: Mapping[int, WeightQuantizer]
+    correction: Correction | None = None
 
 
-def quantized_layers(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> tuple[QuantizedLayer, ...]:
+def quantized_layers(
+    source: FloatGraph, ranges: Mapping[str, TensorRange], corrections: Mapping[str, Correction] = NO_CORRECTIONS
+) -> tuple[QuantizedLayer, ...]:
     """The layers whose quantisation has an error of its own, in graph order.
 
     Layers that only move quantised numbers are left out.
@@ -47,6 +55,7 @@ def quantized_layers(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> t
     Args:
         source: A float graph with a placement.
         ranges: The calibrated ranges.
+        corrections: Layer → constants it has in INT8.
 
     Raises:
         StaleError: A range is missing.
@@ -67,19 +76,30 @@ def quantized_layers(source: FloatGraph, ranges: Mapping[str, TensorRange]) -> t
             own = activations.get(node.name, {})
             if (own or node.name in weights) and node.name not in following:
                 found = {position: scales[entry.tensor, entry.range_of] for position, entry in own.items()}
-                yield QuantizedLayer(node.name, node.op_type, own, found, weights.get(node.name, {}))
+                stored, correction = weights.get(node.name, {}), corrections.get(node.name)
+                yield QuantizedLayer(node.name, node.op_type, own, found, stored, correction)
 
     return tuple(layers())
 
 
 def dequantized_weights(layer: QuantizedLayer, source: FloatGraph) -> dict[int, FloatArray]:
     """Input position → the weights as the quantised layer has them: rounded, and turned back into float32."""
+    corrected = layer.correction.dequantized_weights() if layer.correction is not None else None
+    if corrected is not None:
+        return {1: corrected}
     found: dict[int, FloatArray] = {}
     for position, quantizer in layer.weights.items():
         values = np.asarray(source.index.constant(quantizer.tensor), np.float32)
         stored = stored_weights(values, quantizer, fp16=source.request.fp16)
         found[position] = stored.numbers * _for_each(stored.scales, quantizer, values.ndim)
     return found
+
+
+def added_bias(layer: QuantizedLayer, source: FloatGraph) -> FloatArray | None:
+    """What the layer's correction adds to its output, in a shape that broadcasts over it; None without a bias."""
+    if layer.correction is None or layer.correction.bias is None:
+        return None
+    return bias_behind(source.index.nodes[layer.node], layer.correction.bias, source.index)
 
 
 def _for_each(scales: FloatArray, quantizer: WeightQuantizer, rank: int) -> FloatArray:
@@ -91,9 +111,3 @@ def _for_each(scales: FloatArray, quantizer: WeightQuantizer, rank: int) -> Floa
     shape = [1] * rank
     shape[quantizer.axis] = -1
     return scales.reshape(shape)
-
-
-def quantized_in_place(array: FloatArray, scale: np.float32) -> FloatArray:
-    """What INT8's Q/DQ pair makes of an array: rounded half to even, cut off at -128 and 127."""
-    codes = np.clip(np.rint(array / scale), -128, 127)
-    return np.asarray(codes * scale, np.float32)

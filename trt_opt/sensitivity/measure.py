@@ -10,6 +10,7 @@ import onnx
 
 from trt_opt.acceptance import judge_for
 from trt_opt.backends import target_or_default
+from trt_opt.datasets.evenly_spread import EvenlySpread
 from trt_opt.errors import RequestError, UnsupportedModelError
 from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.macs import macs_by_node, with_input_shapes
@@ -25,7 +26,6 @@ from trt_opt.sensitivity.end_to_end import (
     damage_from,
     own_errors,
     ranked,
-    spread,
     switched_errors,
 )
 from trt_opt.sensitivity.layers import QuantizedLayer, quantized_layers
@@ -141,7 +141,7 @@ def _measured(study: Study, layers: Sequence[QuantizedLayer], progress: Progress
     """Runs everything but the evaluation data through the whole model."""
     source, data = study.source, study.calibration
     own = own_errors(source, layers, data, progress)
-    operands = operand_errors(source, layers, spread(data, min(CAUSE_SAMPLES, len(data))), progress)
+    operands = operand_errors(source, layers, EvenlySpread(data, CAUSE_SAMPLES), progress)
     seen = seen_in(source, layers, data, progress, int8=_int8(study))
     if not seen.outputs.outputs:
         return _Findings(own, operands, seen, {}, {})
@@ -152,10 +152,8 @@ def _measured(study: Study, layers: Sequence[QuantizedLayer], progress: Progress
     apart = {layer.node: frozenset({layer.node}) for layer in chosen}
     up_to = {layer.node: frozenset(order[: order.index(layer.node) + 1]) for layer in some}
     with Switchboard(source, layers) as board:
-        alone = switched_errors(board, apart, spread(judged, each), progress, stage="layers alone", total=each)
-        together = switched_errors(
-            board, up_to, spread(judged, fewer), progress, stage="layers up to each", total=fewer
-        )
+        alone = switched_errors(board, apart, EvenlySpread(judged, each), progress, stage="layers alone")
+        together = switched_errors(board, up_to, EvenlySpread(judged, fewer), progress, stage="layers up to each")
     return _Findings(own, operands, seen, alone, together, each, fewer)
 
 

@@ -1,4 +1,8 @@
-"""How far a graph's outputs are from the float model's: sums over samples, and the worst output."""
+"""How far a graph's outputs are from the float model's: sums over samples, and the worst output.
+
+Added up once for every layer and sample, so only what an SQNR takes and in float32 where that is exact enough: a
+comparison's `compare.totals`, all figures of one output in float64, takes 7 to 50 times as long.
+"""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.writer import GraphWriter
+from trt_opt.sensitivity.output_errors import decibels
 from trt_opt.values.progress import Progress
 from trt_opt.values.samples import Sample
 
@@ -30,18 +31,20 @@ class Probe:
         node: The layer.
         scales: Input position → scale of the INT8 Q/DQ pair put in front of it.
         constants: Input position → what takes the place of a constant.
+        bias: Added to what the layer gives, over whose output it broadcasts; None adds nothing.
         through: Nodes behind the layer, each reading the one before; the error is measured behind the last.
     """
 
     node: str
     scales: Mapping[int, np.float32] = field(default_factory=dict)
     constants: Mapping[int, FloatArray] = field(default_factory=dict)
+    bias: FloatArray | None = None
     through: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class ErrorSums:
-    """What one probe adds up to over samples; `+=` through `add`.
+    """What one probe adds up to over samples.
 
     Attributes:
         error: Sum of squared differences from the float layer's output.
@@ -67,9 +70,7 @@ class ErrorSums:
     @property
     def sqnr_db(self) -> float | None:
         """10·log10(signal / error); None where there is no error or no signal, minus infinity where it is no number."""
-        if self.relative == 0.0 or self.signal == 0.0:
-            return None
-        return float(-10 * np.log10(self.relative)) if np.isfinite(self.relative) else float("-inf")
+        return decibels(self.relative) if self.signal else None
 
 
 class Probes:
@@ -200,11 +201,20 @@ def _copies(
     chain = [index.nodes[name] for name in (probe.node, *probe.through)]
     targets = [*(writer.tensor(f"{again}_inside") for _ in probe.through), again]
     copies = [_copy(writer, chain[0], operands, targets[0])]
+    if probe.bias is not None:
+        copies += [_with_bias(writer, copies[0], probe.bias)]
     for number, node in enumerate(chain[1:], 1):
         behind = _output(chain[number - 1])
         read = {position: targets[number - 1] for position, name in enumerate(node.input) if name == behind}
         copies.append(_copy(writer, node, read, targets[number]))
     return copies
+
+
+def _with_bias(writer: GraphWriter, copy: onnx.NodeProto, bias: FloatArray) -> onnx.NodeProto:
+    """The sum that writes what the copy wrote before."""
+    target = copy.output[0]
+    copy.output[0] = writer.tensor(f"{target}_uncorrected")
+    return writer.made("Add", [copy.output[0], writer.constant(f"{target}_bias", bias)], target)
 
 
 def _copy(writer: GraphWriter, node: onnx.NodeProto, operands: Mapping[int, str], target: str) -> onnx.NodeProto:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trt_opt.graph.index import GraphIndex
 from trt_opt.sensitivity.layers import QuantizedLayer
+from trt_opt.sensitivity.output_errors import decibels
 from trt_opt.values.sensitivity import ActivationStatistics, WeightStatistics
 
 CHANNELS_FIRST = frozenset({"Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool"})
@@ -83,7 +84,7 @@ class ActivationSums:
             rms=math.sqrt(self.energy / self.elements) if self.elements else 0.0,
             saturated=self.beyond / self.elements if self.elements else 0.0,
             vanishing=self.vanishing / told if told else 0.0,
-            sqnr_db=-10 * math.log10(noise) if noise else None,
+            sqnr_db=decibels(noise),
             clipped_energy=self.clipping / error if error else 0.0,
             channels=channels,
             wide_channels=wide,

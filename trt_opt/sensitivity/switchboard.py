@@ -13,7 +13,7 @@ from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.graph.index import GraphIndex
 from trt_opt.graph.writer import GraphWriter
 from trt_opt.quantize.stage import FloatGraph
-from trt_opt.sensitivity.layers import QuantizedLayer, dequantized_weights
+from trt_opt.sensitivity.layers import QuantizedLayer, added_bias, dequantized_weights
 
 Array = NDArray[np.generic]
 
@@ -70,7 +70,7 @@ def _switched(source: FloatGraph, layers: Sequence[QuantizedLayer]) -> tuple[onn
 
 
 def _quantized(writer: GraphWriter, source: FloatGraph, layer: QuantizedLayer) -> list[onnx.NodeProto]:
-    """The layer behind the Q/DQ pairs of its operands."""
+    """The layer behind the Q/DQ pairs of its operands, and before what corrects it."""
     copy = _copied(writer.nodes[layer.node])
     nodes: list[onnx.NodeProto] = []
     for position, scale in layer.scales.items():
@@ -84,7 +84,12 @@ def _quantized(writer: GraphWriter, source: FloatGraph, layer: QuantizedLayer) -
         copy.input[position] = rounded
     for position, array in dequantized_weights(layer, source).items():
         copy.input[position] = writer.constant(f"{layer.node}_int8", array)
-    return [*nodes, copy]
+    nodes.append(copy)
+    bias = added_bias(layer, source)
+    if bias is not None:
+        output, copy.output[0] = copy.output[0], writer.tensor(f"{layer.node}_uncorrected")
+        nodes.append(writer.made("Add", [copy.output[0], writer.constant(f"{layer.node}_bias", bias)], output))
+    return nodes
 
 
 def _branch(

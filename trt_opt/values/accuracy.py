@@ -108,3 +108,9 @@ class Comparison:
         """The worst output's SQNR in dB, NaN if one is; None where no output has one."""
         values = [output.sqnr_db for output in self.outputs if output.sqnr_db is not None]
         return min(values, key=lambda value: -math.inf if math.isnan(value) else value, default=None)
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """The least share of equal top-1 answers over the outputs, 0 … 1; None where no output has such answers."""
+        shares = (output.top1_agreement for output in self.outputs)
+        return min((share for share in shares if share is not None), default=None)

@@ -12,8 +12,8 @@ class Gain:
     Attributes:
         node: The layer.
         what: What was changed, in a few words: "3 of 64 channels scaled by up to 40".
-        before_db: SQNR at the layer's output with the layer in INT8 and its inputs as in the float model, dB; None
-            without an error.
+        before_db: SQNR at the layer's output with the layer in INT8 and its inputs as in the float model, dB, on
+            calibration samples that the change was not fitted to where there are enough; None without an error.
         after_db: The same afterwards.
     """
 
@@ -44,7 +44,8 @@ class ImprovementReport:
         name: As written after --skip-pass: "equalize_channels".
         gains: The layers it changed.
         declined: The layers it looked at and left.
-        before_db: SQNR of the whole model in INT8 at its worst output, on calibration samples, dB.
+        before_db: SQNR of the whole model in INT8 at its worst output against the model as given, dB, on the samples
+            that steer the search; None without an error.
         after_db: The same afterwards.
         kept: Whether the result was kept: False where the model as a whole became no better.
     """

@@ -45,7 +45,17 @@ class DataProvenance:
     preprocess: str | None = None
 
 
-class Dataset(Protocol):
+class Samples(Protocol):
+    """Samples that can be counted and walked through any number of times: a Dataset, a list, a tuple."""
+
+    def __len__(self) -> int:
+        """The number of samples."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples, one at a time; nothing already yielded is kept."""
+
+
+class Dataset(Samples, Protocol):
     """A source of samples that can be walked through any number of times, in the same order."""
 
     @property
@@ -59,12 +69,6 @@ class Dataset(Protocol):
     @property
     def has_labels(self) -> bool:
         """Whether samples carry labels."""
-
-    def __len__(self) -> int:
-        """The number of samples."""
-
-    def __iter__(self) -> Iterator[Sample]:
-        """The samples, one at a time; nothing already yielded is kept."""
 
     def provenance(self) -> DataProvenance:
         """Source, content hash and number of samples; computed once."""
