@@ -88,7 +88,7 @@ def test_without_a_budget_the_guilty_layer_alone_stays_in_float_and_is_named(pla
 
 
 def test_without_a_budget_rewrites_come_before_layers_in_float(planted: Planted, folder: Path) -> None:
-    """The accuracy is kept with the guilty layer in INT8 where a rewrite helps it, in float only after all were tried."""
+    """The accuracy is kept with the guilty layer in INT8 where a rewrite helps, in float only after all were tried."""
     report = report_of(*command(planted, folder))
     assert top1(report) >= 99.0
     assert spared_in(report) in ([], [planted.guilty])
