@@ -19,6 +19,8 @@ def explanations(name: str | None = None) -> dict[str, str]:
     improvements = {key: inspect.cleandoc(type(entry).__doc__ or entry.summary) for key, entry in IMPROVEMENTS.items()}
     if name is None:
         return {**{key: explain(key) for key in EXPLAINED}, **improvements}
+    if name not in improvements:
+        _refuse_near(name)
     return {name: improvements[name] if name in improvements else explain(name)}
 
 
@@ -30,7 +32,12 @@ def passes_among(names: tuple[str, ...]) -> tuple[str, ...]:
     """
     rest = tuple(name for name in names if name not in IMPROVEMENTS)
     for name in rest:
-        close = get_close_matches(name.replace("-", "_"), IMPROVEMENTS, 1, 0.8)
-        if close and name not in EXPLAINED:
-            raise RequestError(f"there is no pass {name!r}", hint=f"did you mean {close[0]}?")
+        _refuse_near(name)
     return rest
+
+
+def _refuse_near(name: str) -> None:
+    """Refuses what is nearly an improvement's name: the graph passes, which are asked next, know only their own."""
+    close = get_close_matches(name.replace("-", "_"), IMPROVEMENTS, 1, 0.8)
+    if close and name not in EXPLAINED:
+        raise RequestError(f"there is no pass {name!r}", hint=f"did you mean {close[0]}?")

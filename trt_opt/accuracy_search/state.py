@@ -78,7 +78,10 @@ def assigned(state: State, spared: Mapping[str, str], data: Dataset | None) -> A
         StaleError: Such a tensor has no range, and there are no data.
     """
     source, table = placed(state, spared), state.table
-    missing = tuple(name for name in source.placement.ranges_needed if name not in table.ranges)
+    # FP16 had some tensors watched, of which there are extremes but no threshold.
+    missing = tuple(
+        name for name in source.placement.ranges_needed if name not in table.ranges or table.ranges[name].amax is None
+    )
     if missing and data is not None:
         calibrator = calibrator_from_text(FALLBACK_CALIBRATOR)
         more = calibration_table(source.model, Taps(missing), data, calibrator, Silent())

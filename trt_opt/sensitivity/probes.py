@@ -142,6 +142,7 @@ def _probed(
     signals: dict[str, str] = {}
     names: list[dict[str, str]] = []
     pairs: dict[tuple[str, float], str] = {}
+    shared: dict[int, str] = {}
     for number, probe in enumerate(probes):
         last = (probe.node, *probe.through)[-1]
         output = _output(index.nodes[last])
@@ -153,7 +154,7 @@ def _probed(
         difference, error = writer.tensor(f"{again}_difference"), writer.tensor(f"{again}_error")
         writer.behind(
             last,
-            *_copies(writer, index, probe, again, pairs),
+            *_copies(writer, index, probe, again, pairs, shared),
             writer.made("Sub", [again, output], difference),
             writer.made("ReduceSumSquare", [difference], error, keepdims=0),
         )
@@ -189,15 +190,31 @@ def _add_pairs(
 
 
 def _copies(
-    writer: GraphWriter, index: GraphIndex, probe: Probe, again: str, pairs: Mapping[tuple[str, float], str]
+    writer: GraphWriter,
+    index: GraphIndex,
+    probe: Probe,
+    again: str,
+    pairs: Mapping[tuple[str, float], str],
+    shared: dict[int, str],
 ) -> list[onnx.NodeProto]:
-    """The layer with its other operands, and what the error passes through; the last of them writes `again`."""
+    """The layer with its other operands, and what the error passes through; the last of them writes `again`.
+
+    Args:
+        writer: The model.
+        index: The model as it was.
+        probe: What is measured.
+        again: The tensor to write.
+        pairs: Tensor and scale → the rounded tensor.
+        shared: The `id` of an array → its initialiser: weights that several probes have are stored once.
+    """
     operands = {
         position: pairs[index.nodes[probe.node].input[position], float(scale)]
         for position, scale in probe.scales.items()
     }
     for position, array in probe.constants.items():
-        operands[position] = writer.constant(f"{again}_operand{position}", np.asarray(array, np.float32))
+        if id(array) not in shared:
+            shared[id(array)] = writer.constant(f"{again}_operand{position}", np.asarray(array, np.float32))
+        operands[position] = shared[id(array)]
     chain = [index.nodes[name] for name in (probe.node, *probe.through)]
     targets = [*(writer.tensor(f"{again}_inside") for _ in probe.through), again]
     copies = [_copy(writer, chain[0], operands, targets[0])]
