@@ -6,7 +6,9 @@
 
 The first line holds the TensorRT version and the algorithm. Each further line is a tensor's name and its scale,
 amax/127, as the big-endian IEEE-754 float32 in hexadecimal, leading zeros dropped. Names may hold colons and spaces:
-the last colon counts. A scale of 0 occurs. Nothing in the file says which model or data it belongs to.
+the last colon counts. A scale of 0 occurs, and so does infinity (NVIDIA/TensorRT issue 672). Tools that write such
+files may put letters where the version belongs ("TRT-8XXX-…"). Nothing in the file says which model or data it
+belongs to.
 """
 
 from __future__ import annotations
@@ -28,11 +30,13 @@ class CalibrationCache:
         version: TensorRT's version with three numbers, "8.6.1"; None where a header's number follows no known scheme.
         algorithm: "EntropyCalibration2", "MinMaxCalibration", …
         scales: Tensor name → amax/127, in file order; rounded to float32 when the cache is made.
+        not_finite: Tensors that a file gives infinity or NaN instead of a scale; they are never written.
     """
 
     version: str | None
     algorithm: str
     scales: Mapping[str, float]
+    not_finite: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+", self.algorithm, re.ASCII):
@@ -54,18 +58,20 @@ def cache_from_text(content: str | bytes | bytearray | memoryview) -> Calibratio
         CalibratorError: A line does not follow the format; the message gives its number.
     """
     lines = _text(content).splitlines()
-    header = re.fullmatch(r"TRT-(?P<number>\d+)-(?P<algorithm>\w+)", lines[0].strip(), re.ASCII) if lines else None
+    header = re.fullmatch(r"TRT-(?P<number>\w+)-(?P<algorithm>\w+)", lines[0].strip(), re.ASCII) if lines else None
     if header is None:
         found = repr(lines[0][:80]) if lines else "nothing"
         raise CalibratorError(f"calibration cache, line 1: TRT-<version>-<algorithm> was expected, found {found}")
-    scales: dict[str, float] = {}
+    entries: dict[str, float] = {}
     for number, line in enumerate(lines[1:], start=2):
         if line.strip():
             name, scale = _entry(number, line)
-            if name in scales:
+            if name in entries:
                 raise CalibratorError(f"calibration cache, line {number}: the tensor {name!r} occurs twice")
-            scales[name] = scale
-    return CalibrationCache(_version_from_number(header["number"]), header["algorithm"], scales)
+            entries[name] = scale
+    scales = {name: scale for name, scale in entries.items() if math.isfinite(scale)}
+    not_finite = tuple(name for name in entries if name not in scales)
+    return CalibrationCache(_version_from_number(header["number"]), header["algorithm"], scales, not_finite)
 
 
 def text_from_cache(cache: CalibrationCache) -> str:
@@ -83,9 +89,9 @@ def text_from_cache(cache: CalibrationCache) -> str:
 
 def _text(content: str | bytes | bytearray | memoryview) -> str:
     if isinstance(content, str):
-        return content
+        return content.removeprefix("\ufeff")
     try:
-        return bytes(content).decode("utf-8")
+        return bytes(content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = bytes(content)[: error.start].count(b"\n") + 1
         raise CalibratorError(f"calibration cache, line {line}: not UTF-8 text") from error
@@ -100,7 +106,7 @@ def _entry(number: int, line: str) -> tuple[str, float]:
             f"found {line[:80]!r}"
         )
     scale = float(struct.unpack(">f", bytes.fromhex(digits.zfill(8)))[0])
-    if not (math.isfinite(scale) and scale >= 0.0):
+    if scale < 0.0:
         raise CalibratorError(f"calibration cache, line {number}: {digits} is the scale {scale}, which is none")
     return name.strip(), scale
 
@@ -133,8 +139,8 @@ def _number_from_version(version: str) -> str:
 
 
 def _version_from_number(number: str) -> str | None:
-    value = int(number)
-    if len(number) not in (4, 6) or str(value) != number:
+    if len(number) not in (4, 6) or not re.fullmatch(r"[1-9][0-9]*", number):
         return None
+    value = int(number)
     major, rest = divmod(value, 1000 if len(number) == 4 else 10000)
     return f"{major}.{rest // 100}.{rest % 100}"

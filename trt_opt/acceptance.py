@@ -23,13 +23,13 @@ from trt_opt.blame import (
     refused_by_parser,
     untypable_ends,
 )
-from trt_opt.errors import MissingError, TrtOptError, UnsupportedModelError, WorkerError
+from trt_opt.errors import MissingError, TargetError, TrtOptError, UnsupportedModelError, WorkerError
 from trt_opt.graph.beyond_rank import nodes_beyond_rank
 from trt_opt.graph.query import all_nodes, graph_inputs
 from trt_opt.graph.save import save_model
 from trt_opt.guilty_node import guilty_node
 from trt_opt.values.backend import ParseReport
-from trt_opt.values.engine import BuildOptions
+from trt_opt.values.engine import BuildFiles, BuildOptions
 from trt_opt.values.progress import Silent
 from trt_opt.values.rewriting import Acceptance
 from trt_opt.values.samples import Sample
@@ -58,16 +58,22 @@ class Judge(Protocol):
 
 
 @contextmanager
-def judge_for(target: Target, *, thorough: bool) -> Iterator[Judge]:
-    """The target's own parser and builder in a child process; a table where they are not installed.
+def judge_for(target: Target, *, thorough: bool, python: str | None = None) -> Iterator[Judge]:
+    """The target's own parser and builder in a child process; a table where they are not here.
 
     Args:
         target: Whose opinion is asked.
         thorough: Ask the builder about every model, not only where operators are in it that the parser leaves to it.
+        python: The interpreter that has TensorRT; where one is named, it must be as the target says.
+
+    Raises:
+        MissingError: The interpreter that was named has no TensorRT, or another one.
     """
     try:
-        backend = backend_for(target)
-    except MissingError as error:
+        backend = backend_for(target, python)
+    except (MissingError, TargetError) as error:
+        if python is not None:
+            raise
         yield TableJudge(target, error.what)
         return
     with backend:
@@ -113,7 +119,7 @@ class LibraryJudge:
         if missing:
             return Acceptance(str(self._target), asked, (), by_the_library=True, notes=(missing,))
         try:
-            self._backend.build(file, options, folder / "engine", Silent(), TRIAL_TIMEOUT_S)
+            self._backend.build(BuildFiles(file, folder / "engine"), options, Silent(), TRIAL_TIMEOUT_S)
         except UnsupportedModelError as error:
             blamed = refused_by_builder(model, error)
             if self._thorough and not any(entry.node for entry in blamed):
@@ -137,7 +143,7 @@ class LibraryJudge:
                 raise TimeoutError
             save_model(prefix, folder / "prefix.onnx")
             try:
-                self._backend.build(folder / "prefix.onnx", options, folder / "engine", Silent(), left)
+                self._backend.build(BuildFiles(folder / "prefix.onnx", folder / "engine"), options, Silent(), left)
             except TrtOptError:
                 return False
             return True

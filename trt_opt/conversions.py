@@ -11,22 +11,25 @@ import onnx
 from calibrators import CalibrationCache, CalibratorError, text_from_cache
 from trt_opt import __version__
 from trt_opt.acceptance import judge_for
-from trt_opt.accuracy_search.decision import Question, decided
+from trt_opt.accuracy_search.decision import Decision, Question, decided
 from trt_opt.backends import target_or_default
 from trt_opt.backends.machine import package_versions
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.build.manifest import build_key
 from trt_opt.buildable import ImportChoice, PassChoice, made_buildable
+from trt_opt.cache_import import CacheImport
+from trt_opt.calibrate.cache import cache_from_table
 from trt_opt.compare import Limits, compare
 from trt_opt.datasets import open_dataset, preprocess_from_text
 from trt_opt.ends import EndsRequest, with_asked_ends
-from trt_opt.errors import RequestError
+from trt_opt.errors import RequestError, StaleError
 from trt_opt.files import require_free, sha256_of_file, write_atomically
 from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs, opset, opset_or_none
 from trt_opt.graph.save import save_model
 from trt_opt.importing import exact_source
 from trt_opt.passes.clean_up.raise_opset import RaiseOpset
+from trt_opt.native_calibration import is_native
 from trt_opt.preparation import (
     SAMPLES_FOR_PASSES,
     DataSets,
@@ -35,17 +38,17 @@ from trt_opt.preparation import (
     import_notes,
     loaded,
     metric_sha256,
-    precision_request,
-    ranges_table,
+    ranged,
     require_method,
     runnable,
 )
 from trt_opt.quantize.methods.full_integer import FullInteger
 from trt_opt.quantize.methods.implicit import Implicit
-from trt_opt.quantize.stage import float_graph, is_quantized
+from trt_opt.quantize.stage import is_quantized
 from trt_opt.recipe import Recipe, plain_from_recipe
 from trt_opt.report.integer_ends import PREPROCESSING, note_text
 from trt_opt.values.accuracy import Comparison
+from trt_opt.values.cache_import import CacheCoverage
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.codec import json_from_value
 from trt_opt.values.importing import ZeroPoints
@@ -120,7 +123,7 @@ def calibrated_file(
         DataError: The data do not fit.
     """
     require_free(output, force=force, source=recipe.model)
-    if recipe.calib_data is None:
+    if recipe.calib_data is None and recipe.from_cache is None:
         raise RequestError("there is nothing to calibrate with", hint="--calib-data DATA")
     cache_file = output.with_suffix(".cache")
     if cache_version is not None:
@@ -130,14 +133,27 @@ def calibrated_file(
     require_method(recipe, target)
     with judge_for(target, thorough=False) as judge:
         source, data = loaded(recipe, judge, progress)
-    graph = float_graph(source.rewritten, precision_request(recipe))
-    table = ranges_table(recipe, graph, data.calibration, progress)
+    _, table, imported = ranged(recipe, source, data, progress)
     if table is None:
         raise RequestError("this model has no tensor to calibrate", where=recipe.model)
+    if imported is not None:
+        _require_no_gap(imported)
     write_atomically(output, json_from_value(table))
     if cache_version is not None:
         write_atomically(cache_file, cache_from_table(table, cache_version))
     return table
+
+
+def _require_no_gap(imported: CacheImport) -> None:
+    """Refuses to write a table that lacks ranges: whoever uses it would not know which layers to leave out."""
+    missing = imported.coverage.missing
+    if missing:
+        raise StaleError(
+            f"the calibration cache has no range for {len(missing)} tensors that this table needs, "
+            f"{next(iter(missing))!r} is the first",
+            where=imported.coverage.file,
+            hint="--calib-data DATA fills them in; or `trt-opt quantize --from-cache`, which leaves layers in float",
+        )
 
 
 def _require_version(version: str) -> None:
@@ -155,13 +171,6 @@ def _require_cache_free(cache_file: Path, output: Path, *, force: bool) -> None:
     require_free(cache_file, force=force)
 
 
-def cache_from_table(table: CalibrationTable, version: str) -> str:
-    """TensorRT's calibration cache with the table's thresholds, for TensorRT up to 10."""
-    scales = {name: found.amax / 127 for name, found in table.ranges.items() if found.amax is not None}
-    algorithm = "MinMaxCalibration" if table.calibrator.startswith("minmax") else "EntropyCalibration2"
-    return text_from_cache(CalibrationCache(version, algorithm, scales))
-
-
 def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: bool) -> QuantizationReport:
     """Writes the model with Q/DQ pairs and FP16 in it.
 
@@ -175,59 +184,109 @@ def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: b
         StaleError: The calibration table was made for something else.
     """
     require_free(output, force=force, source=recipe.model)
-    target = target_or_default(recipe.target)
-    require_method(recipe, target)
     cache_file = output.with_suffix(".cache")
-    cache_version = _cache_version(target) if recipe.method == Implicit.name else None
-    if cache_version is not None:
+    if recipe.method == Implicit.name:
         require_free(cache_file, force=force)
     note = output.with_suffix(f".{PREPROCESSING}")
     if recipe.method == FullInteger.name:
         require_free(note, force=force)
-    with judge_for(target, thorough=False) as judge:
-        source, data = loaded(recipe, judge, progress)
-    graph = float_graph(source.rewritten, precision_request(recipe))
-    table = ranges_table(recipe, graph, data.calibration, progress)
-    journal = output.with_name(f".{output.name}.search.jsonl")
-    question = Question(recipe, source, data, graph, table, progress, journal)
-    decision = decided(question, _search_key(recipe, source, data))
-    result, table = decision.graph, decision.table
-    variant = GraphVariant(decision.source.name, result.model, result.ends)
-    measured = accuracies(source.original, (variant,), decision.judged_on, progress, limits=decision.limits)
-    with OnnxRuntimeRunner(result.model, optimised=False):
-        save_model(result.model, output)
+    found = quantized(recipe, output.with_name(f".{output.name}.search.jsonl"), progress)
+    decision, result = found.decision, found.decision.graph
+    save_model(result.built, output)
     beside: dict[Path, str] = {}
     if result.ends is not None:
         beside[note] = note_text(result.ends)
-    if cache_version is not None and table is not None:
-        beside[cache_file] = cache_from_table(table, cache_version)
+    if found.cache is not None:
+        beside[cache_file] = found.cache
     for file, text in beside.items():
         write_atomically(file, text)
-    data_used = table.data if table else None
-    warnings = [
-        *import_notes(recipe, source),
-        *result.warnings,
-        *decision.warnings,
-        *data_warnings(data, allow_same=recipe.allow_same_data),
-    ]
-    if cache_version is not None:
+    warnings = list(found.warnings)
+    if recipe.method == Implicit.name:
         warnings.append(
             f"the file is float; TensorRT chooses what runs in INT8: trtexec --onnx={output} --int8 --fp16 "
             f"--calib={cache_file}"
         )
     if decision.journal is not None:
         decision.journal.done()
-    accuracy = measured.get(variant.name)
     return QuantizationReport(
         str(output),
         result.plan,
-        data_used,
+        decision.table.data if decision.table else None,
         tuple(warnings),
         tuple(map(str, beside)),
-        source.report.imported,
-        decision.reported(accuracy),
-        accuracy,
+        found.source.report.imported,
+        decision.reported(found.accuracy),
+        found.accuracy,
+        found.coverage,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantized:
+    """A model quantised as a recipe asks; nothing of it is written yet.
+
+    Attributes:
+        source: The model as given and as rewritten.
+        data: The samples.
+        decision: The graph, its ranges, and how they came about.
+        accuracy: The graph against the model as given; None without evaluation data.
+        cache: TensorRT's calibration cache, where quantisation is implicit.
+        warnings: What the user should know.
+        coverage: What a calibration cache covered of the ranges; None where they come from elsewhere.
+    """
+
+    source: SourceModel
+    data: DataSets
+    decision: Decision
+    accuracy: Comparison | None
+    cache: str | None
+    warnings: tuple[str, ...]
+    coverage: CacheCoverage | None = None
+
+
+def quantized(recipe: Recipe, journal: Path, progress: Progress) -> Quantized:
+    """Quantises a model as the recipe asks, and sees how accurate the result is and whether it runs.
+
+    Args:
+        recipe: The request.
+        journal: Where a search keeps what it measured, until the caller says that all is done.
+        progress: Told of every stage.
+
+    Raises:
+        RequestError: The method needs data that are not there.
+        TargetError: The target cannot run the method's graph.
+        UnsupportedModelError: No layer can be quantised as asked, or a GPU of the target lacks the kernels.
+        DataError: The data do not fit.
+        StaleError: The calibration table was made for something else.
+    """
+    if is_native(recipe.calibrator):
+        raise RequestError(
+            f"{recipe.calibrator} calibrates while TensorRT builds, and nothing is built here",
+            hint="trt-opt build on the machine with the GPU, or --calibrator entropy",
+        )
+    target = target_or_default(recipe.target)
+    require_method(recipe, target)
+    cache_version = _cache_version(target) if recipe.method == Implicit.name else None
+    with judge_for(target, thorough=False) as judge:
+        source, data = loaded(recipe, judge, progress)
+    graph, table, imported = ranged(recipe, source, data, progress)
+    question = Question(recipe, source, data, graph, table, progress, journal)
+    decision = decided(question, _search_key(recipe, source, data))
+    result, table = decision.graph, decision.table
+    variant = GraphVariant(decision.source.name, result.model, result.ends, result.weak)
+    measured = accuracies(source.original, (variant,), decision.judged_on, progress, limits=decision.limits)
+    with OnnxRuntimeRunner(result.built, optimised=False):
+        pass  # a graph that does not load is never written
+    warnings = (
+        *import_notes(recipe, source),
+        *(imported.warnings if imported is not None else ()),
+        *result.warnings,
+        *decision.warnings,
+        *data_warnings(data, allow_same=recipe.allow_same_data),
+    )
+    cache = None if cache_version is None or table is None else cache_from_table(table, cache_version)
+    coverage = None if imported is None else imported.coverage
+    return Quantized(source, data, decision, measured.get(variant.name), cache, warnings, coverage)
 
 
 def _search_key(recipe: Recipe, source: SourceModel, data: DataSets) -> str:

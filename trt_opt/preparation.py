@@ -10,7 +10,9 @@ import onnx
 
 from calibrators import Auto, calibrator_from_text
 from trt_opt.acceptance import Judge
+from trt_opt.backends.tensorrt_versions import support_of
 from trt_opt.buildable import ImportChoice, PassChoice, made_buildable
+from trt_opt.cache_import import CacheImport, cache_from_file, imported_cache
 from trt_opt.calibrate.ranges import calibration_pass, calibration_table
 from trt_opt.calibrate.table import check_table, table_from_file
 from trt_opt.compare import metric_from_text
@@ -27,21 +29,22 @@ from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.opset import converted_to_opset, with_standard_operators
 from trt_opt.graph.query import graph_inputs, opset
 from trt_opt.importing import SAMPLES_TO_MEASURE
+from trt_opt.native_calibration import is_native
 from trt_opt.quantize.importing.normal_form import normal_form
 from trt_opt.quantize.methods import METHODS, method_called
 from trt_opt.quantize.methods.implicit import Implicit
 from trt_opt.quantize.methods.static import Static
-from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, is_quantized, least_opset
+from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, float_graph, is_quantized, least_opset
 from trt_opt.quantize.target_needs import require_target
 from trt_opt.range_choice import chosen_table
-from trt_opt.recipe import Recipe, zero_points_from_text
+from trt_opt.recipe import FALLBACK_CALIBRATOR, Recipe, zero_points_from_text
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.placement import Taps
 from trt_opt.values.progress import Progress
 from trt_opt.values.rewriting import RewriteReport
 from trt_opt.values.samples import Dataset, Sample
 from trt_opt.values.shapes import Shape, shapes_from_text
-from trt_opt.values.target import Target
+from trt_opt.values.target import Target, TensorRTTarget, target_from_text
 
 OLDEST_OPSET = 7
 """ONNX Runtime and TensorRT's parser run nothing older; such a model is converted before anything else."""
@@ -96,6 +99,8 @@ def data_sets(recipe: Recipe, model: onnx.ModelProto) -> DataSets:
         )
     if recipe.table is not None and not Path(recipe.table).is_file():
         raise DataError("there is no such calibration table", where=recipe.table)
+    if recipe.from_cache is not None:
+        cache_from_file(Path(recipe.from_cache))
     inputs = graph_inputs(model)
     preprocess = preprocess_from_text(recipe.preprocess) if recipe.preprocess else None
     shapes = opt_shapes(recipe)
@@ -187,7 +192,7 @@ def require_method(recipe: Recipe, target: Target) -> None:
 def _lacks_data(recipe: Recipe) -> bool:
     """Whether the method needs ranges and there is nothing to take them from."""
     wants = recipe.method is not None and METHODS[recipe.method].needs_data
-    return wants and recipe.calib_data is None and recipe.table is None
+    return wants and recipe.calib_data is None and recipe.table is None and recipe.from_cache is None
 
 
 def precision_request(recipe: Recipe) -> PrecisionRequest:
@@ -195,17 +200,25 @@ def precision_request(recipe: Recipe) -> PrecisionRequest:
 
     Without data there is no method: only a model that comes quantised gets so far, and it keeps what it has.
     """
-    implicit = recipe.method == Implicit.name
     return PrecisionRequest(
         method=None if _lacks_data(recipe) else recipe.method,
-        fp16=recipe.wants_fp16 and not implicit,  # there FP16 is a flag of the builder
-        io_fp16=recipe.io_fp16 and not implicit,
+        fp16=recipe.wants_fp16,
+        io_fp16=recipe.io_fp16,
         exclude=recipe.exclude,
         activation_products=recipe.activation_products,
         weights=recipe.weights,
         block_size=recipe.block_size,
         image=_image(recipe),
+        typed=_types_decide(recipe),
     )
+
+
+def _types_decide(recipe: Recipe) -> bool:
+    """Whether the types in the graph decide every precision where it is to be built, and not the builder's flags."""
+    target = target_from_text(recipe.target) if recipe.target else None
+    if recipe.method == Implicit.name:
+        return False
+    return not isinstance(target, TensorRTTarget) or target.version is None or support_of(target.version).binds_types
 
 
 def import_notes(recipe: Recipe, source: SourceModel) -> tuple[str, ...]:
@@ -250,14 +263,14 @@ def ranges_table(
     """
     if not graph.taps.all:
         return None
-    calibrator = calibrator_from_text(recipe.calibrator)
+    calibrator = calibrator_from_text(FALLBACK_CALIBRATOR if is_native(recipe.calibrator) else recipe.calibrator)
     if recipe.table is not None:
         table = table_from_file(Path(recipe.table))
         if not recipe.reuse_table:
             check_table(
                 table,
                 model_sha256=fingerprint(graph.model),
-                calibrator=str(calibrator),
+                calibrator=table.calibrator if table.data.cache is not None else str(calibrator),
                 dataset=data,
                 where=recipe.table,
             )
@@ -267,6 +280,33 @@ def ranges_table(
     optimised = not graph.came_quantized
     found = calibration_pass(graph.model, graph.taps, data, calibrator, progress, optimised=optimised)
     return chosen_table(graph, found, data, progress) if isinstance(calibrator, Auto) else found.table
+
+
+def ranged(
+    recipe: Recipe, source: SourceModel, data: DataSets, progress: Progress
+) -> tuple[FloatGraph, CalibrationTable | None, CacheImport | None]:
+    """The model made ready and its ranges: from a calibration cache, a table, or a data pass.
+
+    Returns:
+        The graph, in which layers that a calibration cache has no ranges for stay in float; its ranges, as
+        `ranges_table` gives them; and how the cache fitted, None without one.
+
+    Raises:
+        RequestError: A cache was given for a model that came quantised.
+        DataError: The cache cannot be read.
+        StaleError: The table or the cache was made for something else.
+        UnsupportedModelError: No layer can be quantised.
+    """
+    graph = float_graph(source.rewritten, precision_request(recipe))
+    if recipe.from_cache is None:
+        return graph, ranges_table(recipe, graph, data.calibration, progress), None
+    if graph.came_quantized:
+        raise RequestError(
+            "the model came quantised and keeps its scales: a calibration cache has nothing to do",
+            hint="give the float model it was made from, or leave --from-cache out",
+        )
+    found = imported_cache(recipe, source.original, graph, (data.calibration, data.evaluation), progress)
+    return found.graph, found.table, found
 
 
 def import_choice(recipe: Recipe, model: onnx.ModelProto, data: DataSets, progress: Progress) -> ImportChoice:

@@ -14,12 +14,13 @@ from calibrators import CalibratorError, calibrator_from_text
 from trt_opt.build.manifest import read_manifest
 from trt_opt.ends import EndsRequest
 from trt_opt.errors import RecipeError, RequestError
+from trt_opt.native_calibration import is_native
 from trt_opt.quantize.methods import method_called
 from trt_opt.values.codec import plain_from_value
 from trt_opt.values.engine import Manifest
 from trt_opt.values.importing import ZeroPoints
 from trt_opt.values.shapes import shapes_from_text
-from trt_opt.values.target import target_from_text
+from trt_opt.values.target import RtxTarget, target_from_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,7 +30,13 @@ else:
 WEIGHT_TYPES = ("int8", "int4")
 ZERO_POINTS: tuple[ZeroPoints, ...] = ("fold", "regrid")
 
-PATHS = ("model", "calib_data", "eval_data", "output", "table")
+CACHE_METHODS = ("static", "full-integer", "implicit")
+"""The quantisation methods that take thresholds for INT8; FP8's scales are extremes."""
+
+FALLBACK_CALIBRATOR = "minmax"
+"""Who looks at the ranges where TensorRT chooses the thresholds itself."""
+
+PATHS = ("model", "calib_data", "eval_data", "output", "table", "from_cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,8 @@ class Recipe:
         exclude: Nodes to leave in float.
         activation_products: INT8 for MatMuls of two activations too, as in attention.
         table: A calibration table to use instead of a data pass; refused if it was made for something else.
-        reuse_table: Use the table even then.
+        reuse_table: Use the table, or the cache, even then.
+        from_cache: A TensorRT calibration cache that INT8 ranges come from; asks for INT8. Refused if it hardly fits.
         baselines: Build and compare the FP32 and FP16 variants too.
         workspace_mib: Limit of the builder's scratch memory, MiB.
         optimization_level: Builder optimisation level, 0 … 5.
@@ -75,6 +83,12 @@ class Recipe:
         metric: What `max_drop` is about: a name of `compare.metrics.METRICS`, or `package.module:function`.
         int8_all: INT8 also for layers that ruin the output.
         allow_same_data: Do not warn where calibration and evaluation data are the same.
+        tensorrt_python: The Python that has TensorRT; None looks for one.
+        use_dla: The Deep Learning Accelerator to build for; None for the GPU.
+        gpu_fallback: Whether what the accelerator cannot run may run on the GPU.
+        version_compatible: An engine that newer versions of TensorRT run too.
+        hardware_compatible: An engine for every GPU since Ampere.
+        tactic_sources: The libraries TensorRT may take kernels from, by its names; none leaves it to TensorRT.
         seed: What choices by chance come from: which samples steer a search, and which judge it.
     """
 
@@ -100,6 +114,7 @@ class Recipe:
     activation_products: bool = False
     table: str | None = None
     reuse_table: bool = False
+    from_cache: str | None = None
     baselines: bool = True
     workspace_mib: int | None = None
     optimization_level: int | None = None
@@ -115,6 +130,12 @@ class Recipe:
     metric: str | None = None
     int8_all: bool = False
     allow_same_data: bool = False
+    tensorrt_python: str | None = None
+    use_dla: int | None = None
+    gpu_fallback: bool = False
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    tactic_sources: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -122,12 +143,14 @@ class Recipe:
             raise RequestError("no model was given", hint="trt-opt build MODEL, or a recipe with a model")
         if self.io_fp16 and not self.wants_fp16:
             raise RequestError("FP16 inputs and outputs need FP16", hint="add --fp16, or leave --io-fp16 out")
-        if self.reuse_table and self.table is None:
+        if self.reuse_table and self.table is None and self.from_cache is None:
             raise RequestError("there is no table to use again", hint="name it: --table FILE")
+        self._check_from_cache()
         self._check_texts()
         self._check_image_input()
         self._check_weights()
         self._check_budget()
+        self._check_builder()
         if self.seed < 0:
             raise RequestError(f"the seed is 0 or more, not {self.seed}")
         level = self.optimization_level
@@ -135,6 +158,40 @@ class Recipe:
             raise RequestError(f"the optimisation level is 0 to 5, not {level}")
         if (self.workspace_mib is not None and self.workspace_mib <= 0) or self.timeout_s <= 0:
             raise RequestError("the workspace and the time-out must be above 0")
+
+    def _check_from_cache(self) -> None:
+        if self.from_cache is None:
+            return
+        if self.table is not None:
+            raise RequestError("ranges come from a table or from a calibration cache", hint="one of both")
+        if is_native(self.calibrator):
+            raise RequestError(
+                f"--calibrator {self.calibrator} makes ranges of its own, those of a calibration cache are given",
+                hint="one of both",
+            )
+        if self.method not in CACHE_METHODS:
+            raise RequestError(
+                f"a calibration cache holds thresholds for INT8 activations, not for {self.method}",
+                hint=f"one of --quantization {', '.join(CACHE_METHODS)}; or leave --from-cache out",
+            )
+        if self.has_budget:
+            raise RequestError(
+                "a search for a budget chooses its own ranges, those of a calibration cache are given",
+                hint="leave --from-cache out and give --calib-data DATA, or leave the budget out",
+            )
+
+    def _check_builder(self) -> None:
+        """Options that TensorRT alone has."""
+        if self.use_dla is not None and self.use_dla < 0:
+            raise RequestError(f"a DLA core is 0 or more, not {self.use_dla}")
+        if self.gpu_fallback and self.use_dla is None:
+            raise RequestError("--gpu-fallback is about Deep Learning Accelerators", hint="add --use-dla 0")
+        rtx = self.target is not None and isinstance(target_from_text(self.target), RtxTarget)
+        for name in ("use_dla", "version_compatible", "hardware_compatible", "tactic_sources", "tensorrt_python"):
+            if rtx and getattr(self, name) not in (None, False, ()):
+                raise RequestError(
+                    f"TensorRT-RTX has no --{name.replace('_', '-')}", hint=f"--target tensorrt, not {self.target}"
+                )
 
     def _check_weights(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
@@ -173,8 +230,14 @@ class Recipe:
 
     def _check_texts(self) -> None:
         """What is written in a notation of its own is read once here, so that a slip shows before any work is done."""
+        native = is_native(self.calibrator)
+        if native and self.method != "implicit":
+            raise RequestError(
+                f"{self.calibrator} is TensorRT's own calibrator, which calibrates while it builds",
+                hint="add --quantization implicit, or take --calibrator entropy",
+            )
         try:
-            calibrator_from_text(self.calibrator)
+            calibrator_from_text(FALLBACK_CALIBRATOR if native else self.calibrator)
         except CalibratorError as error:
             raise RequestError(str(error)) from error
         if self.target is not None:
@@ -206,7 +269,7 @@ class Recipe:
     @property
     def method(self) -> str | None:
         """The quantisation method; None where none was asked for."""
-        return self.quantization or ("static" if self.int8 else None)
+        return self.quantization or ("static" if self.int8 or self.from_cache is not None else None)
 
 
 def zero_points_from_text(text: str) -> ZeroPoints:

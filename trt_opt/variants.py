@@ -15,6 +15,7 @@ from trt_opt.integer_runner import IntegerEndsRunner
 from trt_opt.quantize.given_ends import given_ends
 from trt_opt.quantize.quantized_models import is_quantized
 from trt_opt.quantize.stage import FloatGraph, PrecisionRequest, float_graph, quantized_graph
+from trt_opt.quantize.weak_form import WeakForm, weak_form
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.integer_ends import IntegerEnds
@@ -23,18 +24,36 @@ from trt_opt.values.runner import Runner
 from trt_opt.values.samples import Dataset
 
 SIMULATED = "simulated on ONNX Runtime"
-"""What every figure here is: no engine runs where there is no GPU."""
+"""What a figure is that no engine gave: none runs where there is no GPU."""
 
 NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GraphVariant:
-    """A graph in one precision, and its ends where they are integers."""
+    """A graph in one precision.
+
+    Attributes:
+        name: "FP32", "FP16", "INT8 + FP16".
+        model: The graph with every precision written into it; what is simulated.
+        ends: Its inputs and outputs where they are integers.
+        weak: What is built where builder flags decide the precision; None where the graph's types do.
+    """
 
     name: str
     model: onnx.ModelProto
     ends: IntegerEnds | None = None
+    weak: WeakForm | None = None
+
+    @property
+    def is_left_to_tensorrt(self) -> bool:
+        """Whether TensorRT chooses what runs in INT8: what it will choose cannot be simulated."""
+        return self.weak is not None and self.weak.calibrated
+
+    @property
+    def built(self) -> onnx.ModelProto:
+        """What the builder gets."""
+        return self.model if self.weak is None else self.weak.model
 
 
 def graph_variants(
@@ -51,10 +70,11 @@ def graph_variants(
         baselines: Whether the others are wanted.
     """
     request = graph.request
-    variants = [GraphVariant(replace(graph, request=PrecisionRequest()).name, graph.model)]
+    plain = None if request.typed else weak_form(graph.model, fp16=False)
+    variants = [GraphVariant(replace(graph, request=PrecisionRequest()).name, graph.model, weak=plain)]
     if request.method is not None and request.fp16:
-        half = quantized_graph(float_graph(graph.model, PrecisionRequest(fp16=True)), ranges)
-        variants.append(GraphVariant("FP16", half.model))
+        half = quantized_graph(float_graph(graph.model, PrecisionRequest(fp16=True, typed=request.typed)), ranges)
+        variants.append(GraphVariant("FP16", half.model, weak=half.weak))
     others = [variant for variant in variants if variant.name != asked.name] if baselines else []
     return (*others, asked if graph.name != variants[0].name else variants[0])
 
@@ -69,6 +89,8 @@ def accuracies(
 ) -> dict[str, Comparison]:
     """How far every variant is from the model as given, on the same samples; nothing without data.
 
+    Variants with implicit quantisation are left out: only their engines show what they are.
+
     Args:
         original: The model as given.
         variants: What is judged.
@@ -81,16 +103,54 @@ def accuracies(
     """
     if dataset is None:
         return {}
+    runners = {variant: _simulated(variant) for variant in variants if not variant.is_left_to_tensorrt}
+    if not runners:
+        return {}
+    return _accuracies(original, runners, dataset, limits, progress)
+
+
+def engine_accuracy(
+    original: onnx.ModelProto,
+    built: tuple[GraphVariant, Runner],
+    dataset: Dataset,
+    progress: Progress,
+    *,
+    limits: Limits = NO_LIMITS,
+) -> Comparison:
+    """How far an engine is from the model as given.
+
+    Args:
+        original: The model as given.
+        built: What the engine was built from, and what runs it.
+        dataset: The samples, labelled or not.
+        progress: Told of every sample.
+        limits: The bounds of the verdict, and the metric.
+
+    Raises:
+        DataError: The engine does not take the data, or labels do not fit.
+        StageError: The engine cannot be loaded, or did not survive.
+    """
+    variant, runner = built
+    return _accuracies(original, {variant: runner}, dataset, limits, progress)[variant.name]
+
+
+def _accuracies(
+    original: onnx.ModelProto,
+    runners: Mapping[GraphVariant, Runner],
+    dataset: Dataset,
+    limits: Limits,
+    progress: Progress,
+) -> dict[str, Comparison]:
     reference: Runner = _reference(original)
     fed = half_inputs(original)
-    candidates: list[Runner] = [_runner(variant, fed) for variant in variants]
+    candidates = [_fed_with_data(variant, runner, fed) for variant, runner in runners.items()]
     given = given_ends(original)
     if given is not None:  # fed as it is; integers are not compared, but the numbers they stand for
         answers = replace(given, inputs=())
         reference = IntegerEndsRunner(reference, answers)
         candidates = [IntegerEndsRunner(runner, answers) for runner in candidates]
     compared = compare_many(reference, candidates, dataset, limits=limits, progress=progress)
-    return {variant.name: found for variant, found in zip(variants, compared, strict=True)}
+    return {variant.name: found for variant, found in zip(runners, compared, strict=True)}
 
 
 def _reference(original: onnx.ModelProto) -> Runner:
@@ -100,16 +160,18 @@ def _reference(original: onnx.ModelProto) -> Runner:
     return OnnxRuntimeRunner(exact_source(original), optimised=False, name="the model as given on ONNX Runtime")
 
 
-def _runner(variant: GraphVariant, fed: frozenset[str]) -> Runner:
-    """Runs a variant on the model's data.
+def _simulated(variant: GraphVariant) -> Runner:
+    return OnnxRuntimeRunner(variant.model, optimised=False, name=f"{variant.name} {SIMULATED}", rounds_halves=True)
+
+
+def _fed_with_data(variant: GraphVariant, runner: Runner, fed: frozenset[str]) -> Runner:
+    """A runner that takes the model's data, whatever its own inputs and outputs became.
 
     Args:
-        variant: The variant.
+        variant: What it runs.
+        runner: The runner.
         fed: The inputs of which the data are FP16 already.
     """
-    runner: Runner = OnnxRuntimeRunner(
-        variant.model, optimised=False, name=f"{variant.name} {SIMULATED}", rounds_halves=True
-    )
     halves = half_inputs(variant.model) - fed
     runner = HalfInputsRunner(runner, halves) if halves else runner
     return runner if variant.ends is None else IntegerEndsRunner(runner, variant.ends)

@@ -33,7 +33,7 @@ from trt_opt.backends import backend_for
 from trt_opt.backends.machine import package_versions
 from trt_opt.conversions import RewriteRequest, rewritten_file
 from trt_opt.files import write_atomically
-from trt_opt.values.engine import BuildOptions
+from trt_opt.values.engine import BuildFiles, BuildOptions
 from trt_opt.values.progress import Silent
 from trt_opt.values.target import target_from_text
 
@@ -136,7 +136,7 @@ def seconds_of(subject: str, file: Path) -> float:
             with backend_for(target_from_text(TARGET)) as backend:
                 options = BuildOptions(TARGET, optimization_level=0)
                 engine = file.with_suffix(".engine")
-                backend.build(file.with_suffix(REWRITTEN), options, engine, Silent(), TIMEOUT_S)
+                backend.build(BuildFiles(file.with_suffix(REWRITTEN), engine), options, Silent(), TIMEOUT_S)
         case _:
             fold_constants(onnx.load(file), allow_onnxruntime_shape_inference=False)
     return time.perf_counter() - started

@@ -18,7 +18,7 @@ from trt_opt.errors import UnsupportedModelError
 from trt_opt.graph.query import count_operators, graph_inputs, graph_outputs
 from trt_opt.passes.base import Pass
 from trt_opt.passes.verification import difference, run_model
-from trt_opt.values.engine import BuildOptions
+from trt_opt.values.engine import BuildFiles, BuildOptions
 from trt_opt.values.progress import Silent
 from trt_opt.values.rewriting import PassReport
 from trt_opt.values.samples import Sample
@@ -94,7 +94,7 @@ def refused_by(model: ModelProto, target: str = "rtx:8.6") -> str:
         onnx.save(model, file)
         options = BuildOptions(target=target, profile={}, workspace_bytes=None, optimization_level=0)
         try:
-            backend.build(file, options, Path(folder) / "engine", Silent(), 60.0)
+            backend.build(BuildFiles(file, Path(folder) / "engine"), options, Silent(), 60.0)
         except UnsupportedModelError as error:
             return str(error)
     return ""

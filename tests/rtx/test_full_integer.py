@@ -16,7 +16,7 @@ from trt_opt.quantize.stage import PrecisionRequest, float_graph, quantized_grap
 from trt_opt.recipe import Recipe
 from trt_opt.samples import DIGITS
 from trt_opt.values.calibration import TensorRange
-from trt_opt.values.engine import BuildOptions, Manifest
+from trt_opt.values.engine import BuildFiles, BuildOptions, Manifest
 from trt_opt.values.progress import Silent
 from trt_opt.values.target import RtxTarget
 
@@ -86,7 +86,9 @@ def test_many_ends_build(fp16: bool, image: Preprocess | None, tmp_path: Path) -
     final = quantized_graph(graph, {name: TensorRange(-4.0, 4.0, 4.0, 1) for name in graph.taps.all})
     save_model(final.model, tmp_path / "model.onnx")
     with TensorRTRTXBackend(RtxTarget(((8, 6),))) as backend:
-        built = backend.build(tmp_path / "model.onnx", BuildOptions("rtx:8.6"), tmp_path / "e", Silent(), 300)
+        built = backend.build(
+            BuildFiles(tmp_path / "model.onnx", tmp_path / "e"), BuildOptions("rtx:8.6"), Silent(), 300
+        )
     assert [spec.dtype for spec in built.inputs] == ["uint8" if image else "int8", "int8"]
     assert [spec.dtype for spec in built.outputs] == ["int8", "int8", "int8", "int64"]
     assert final.ends is not None

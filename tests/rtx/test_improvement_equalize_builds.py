@@ -22,7 +22,7 @@ from trt_opt.improvements.improvement import Improvement
 from trt_opt.improvements.isolate_outlier_channels import IsolateOutlierChannels
 from trt_opt.improvements.migrate_scales import MigrateScales
 from trt_opt.quantize.stage import PrecisionRequest, float_graph, quantized_graph
-from trt_opt.values.engine import BuildOptions
+from trt_opt.values.engine import BuildFiles, BuildOptions
 from trt_opt.values.progress import Silent
 from trt_opt.values.shapes import ShapeRange
 from trt_opt.values.target import target_from_text
@@ -71,5 +71,5 @@ def test_the_changed_model_builds(improvement: Improvement, model: onnx.ModelPro
     target = target_from_text("rtx:8.6")
     options = BuildOptions(str(target), profile={spec.name: ShapeRange.fixed(shape)})
     with backend_for(target) as backend:
-        built = backend.build(tmp_path / "model.onnx", options, tmp_path / "model.engine", Silent(), 300)
+        built = backend.build(BuildFiles(tmp_path / "model.onnx", tmp_path / "model.engine"), options, Silent(), 300)
     assert built.engine_bytes == (tmp_path / "model.engine").stat().st_size

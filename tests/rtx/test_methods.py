@@ -15,7 +15,7 @@ from trt_opt.backends.tensorrt_rtx import TensorRTRTXBackend
 from trt_opt.errors import UnsupportedModelError
 from trt_opt.quantize.stage import PrecisionRequest, float_graph, quantized_graph
 from trt_opt.values.calibration import TensorRange
-from trt_opt.values.engine import BuildOptions
+from trt_opt.values.engine import BuildFiles, BuildOptions
 from trt_opt.values.progress import Silent
 from trt_opt.values.target import RtxTarget
 
@@ -41,7 +41,9 @@ def engine_bytes(model: onnx.ModelProto, backend: TensorRTRTXBackend, folder: Pa
     """The size of the engine that the model becomes."""
     onnx.save(model, folder / "model.onnx")
     options = BuildOptions(str(backend.target))
-    return backend.build(folder / "model.onnx", options, folder / "model.engine", Silent(), 300).engine_bytes
+    return backend.build(
+        BuildFiles(folder / "model.onnx", folder / "model.engine"), options, Silent(), 300
+    ).engine_bytes
 
 
 def stored(model: onnx.ModelProto, request: PrecisionRequest) -> onnx.ModelProto:

@@ -10,10 +10,11 @@ import onnx
 import pytest
 from graphs import conv, model_of, node, residual_block, weights
 
-from trt_opt.backends.tensorrt_rtx import TensorRTRTXBackend, cleaned
+from trt_opt.backends.library_backend import cleaned
+from trt_opt.backends.tensorrt_rtx import TensorRTRTXBackend
 from trt_opt.errors import UnsupportedModelError, WorkerError
 from trt_opt.guilty_node import guilty_node
-from trt_opt.values.engine import BuildOptions
+from trt_opt.values.engine import BuildFiles, BuildOptions
 from trt_opt.values.progress import Silent
 from trt_opt.values.shapes import ShapeRange
 from trt_opt.values.target import RtxTarget
@@ -47,7 +48,7 @@ def with_an_operator_tensorrt_lacks() -> onnx.ModelProto:
 def test_a_model_becomes_an_engine(backend: TensorRTRTXBackend, tmp_path: Path) -> None:
     """An engine file of the reported size, with the model's inputs and outputs."""
     engine = tmp_path / "model.engine"
-    built = backend.build(saved(residual_block(), tmp_path), OPTIONS, engine, Silent(), 300)
+    built = backend.build(BuildFiles(saved(residual_block(), tmp_path), engine), OPTIONS, Silent(), 300)
     assert engine.stat().st_size == built.engine_bytes > 10_000
     assert [str(spec) for spec in built.inputs] == ["x: float32 [1x16x8x8]"]
     assert [spec.name for spec in built.outputs] == ["y"]
@@ -59,7 +60,7 @@ def test_the_parser_names_the_node_it_refuses(backend: TensorRTRTXBackend, tmp_p
     refused = backend.parse(file).refused
     assert [(entry.node, entry.op_type) for entry in refused] == [("unique_values", "Unique")]
     with pytest.raises(UnsupportedModelError, match=r"unique_values.*Unique"):
-        backend.build(file, OPTIONS, tmp_path / "model.engine", Silent(), 300)
+        backend.build(BuildFiles(file, tmp_path / "model.engine"), OPTIONS, Silent(), 300)
 
 
 def test_the_child_serves_on_after_a_refusal(backend: TensorRTRTXBackend, tmp_path: Path) -> None:
@@ -74,16 +75,18 @@ def test_a_dynamic_input_takes_the_profile(backend: TensorRTRTXBackend, tmp_path
     model = model_of(nodes, {"x": ["batch", 16, 8, 8]}, {"y": ["batch", 16, 8, 8]}, {"w": weights(16, 16, 3, 3)})
     file, engine = saved(model, tmp_path), tmp_path / "model.engine"
     profile = {"x": ShapeRange((1, 16, 8, 8), (4, 16, 8, 8), (8, 16, 8, 8))}
-    built = backend.build(file, BuildOptions("rtx:8.6", profile=profile), engine, Silent(), 300)
+    built = backend.build(BuildFiles(file, engine), BuildOptions("rtx:8.6", profile=profile), Silent(), 300)
     assert built.inputs[0].shape == ("?", 16, 8, 8)
     with pytest.raises(UnsupportedModelError, match="profile"):
-        backend.build(file, OPTIONS, engine, Silent(), 300)
+        backend.build(BuildFiles(file, engine), OPTIONS, Silent(), 300)
 
 
 def test_a_builder_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     """The time-out is an error that names the option."""
     with TensorRTRTXBackend(RtxTarget(((8, 6),))) as backend, pytest.raises(WorkerError, match="took longer"):
-        backend.build(saved(residual_block(), tmp_path), OPTIONS, tmp_path / "model.engine", Silent(), 0.001)
+        backend.build(
+            BuildFiles(saved(residual_block(), tmp_path), tmp_path / "model.engine"), OPTIONS, Silent(), 0.001
+        )
 
 
 def test_one_engine_for_several_gpus_costs_little(tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_one_engine_for_several_gpus_costs_little(tmp_path: Path) -> None:
         with TensorRTRTXBackend(RtxTarget(capabilities)) as backend:
             options = BuildOptions(str(backend.target))
             file = saved(residual_block(), tmp_path)
-            sizes.append(backend.build(file, options, tmp_path / "e", Silent(), 300).engine_bytes)
+            sizes.append(backend.build(BuildFiles(file, tmp_path / "e"), options, Silent(), 300).engine_bytes)
     assert sizes[1] < 1.1 * sizes[0]
 
 

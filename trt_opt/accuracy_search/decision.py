@@ -103,6 +103,10 @@ def decided(question: Question, key: str) -> Decision:
         if budget is not None:
             raise _unsearchable(question.graph)
         return _as_placed(question)
+    if table.data.cache is not None:
+        if budget is not None:
+            raise _unsearchable(question.graph)
+        return _as_placed(question)
     if budget is None and (recipe.int8_all or calibration.is_random):
         return _as_placed(question)
     return _searched(question, table, calibration, budget, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -9,12 +10,16 @@ from typing import Protocol
 
 from typing_extensions import Self
 
-from trt_opt.backends.machine import has_tensorrt_and_gpu
-from trt_opt.errors import MissingError
+from trt_opt.backends.interpreters import TENSORRT_PYTHON_VARIABLE
+from trt_opt.backends.machine import has_gpu, has_tensorrt_and_gpu
 from trt_opt.values.backend import BuiltEngine, ParseReport
-from trt_opt.values.engine import BuildOptions
+from trt_opt.values.device import Gpu
+from trt_opt.values.engine import BuildFiles, BuildOptions
+from trt_opt.values.engine_layers import EngineLayer
 from trt_opt.values.progress import Progress
+from trt_opt.values.runner import Runner
 from trt_opt.values.target import RtxTarget, Target, TensorRTTarget, target_from_text
+from trt_opt.values.tensorrt_version import TensorRTSupport
 
 
 class Backend(Protocol):
@@ -22,11 +27,19 @@ class Backend(Protocol):
 
     @property
     def target(self) -> Target:
-        """What it builds for."""
+        """What it builds for, with the version where one could be asked."""
 
     @property
     def library(self) -> str:
         """Name and version."""
+
+    @property
+    def support(self) -> TensorRTSupport:
+        """What that version can be told."""
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The GPU it builds on, which then runs the engines; None where it builds without one."""
 
     def __enter__(self) -> Self:
         """Starts what it needs."""
@@ -39,17 +52,26 @@ class Backend(Protocol):
     def parse(self, model: Path, operators: Iterable[str] = ()) -> ParseReport:
         """Asks the parser, and which of the operators it has an importer for."""
 
-    def build(
-        self, model: Path, options: BuildOptions, engine: Path, progress: Progress, timeout_s: float
-    ) -> BuiltEngine:
+    def build(self, files: BuildFiles, options: BuildOptions, progress: Progress, timeout_s: float) -> BuiltEngine:
         """Builds an engine file from a model file."""
 
+    def layers(self, engine: Path, options: BuildOptions) -> tuple[EngineLayer, ...]:
+        """What became of the graph's layers, as the engine says; nothing where no GPU is here to ask it on."""
 
-def backend_for(target: Target) -> Backend:
+    def runner(self, engine: Path, options: BuildOptions) -> Runner | None:
+        """Runs an engine that was just built; None where no GPU is here."""
+
+
+def backend_for(target: Target, python: str | None = None) -> Backend:
     """The backend that builds for a target.
 
+    Args:
+        target: What it builds for.
+        python: The interpreter that has TensorRT; None looks for one. TensorRT-RTX is this interpreter's own.
+
     Raises:
-        MissingError: Its library is not here.
+        MissingError: Its library is not here, or TensorRT's GPU.
+        TargetError: The target is another machine's.
     """
     match target:
         case RtxTarget():
@@ -57,18 +79,20 @@ def backend_for(target: Target) -> Backend:
 
             return TensorRTRTXBackend(target)
         case TensorRTTarget():
-            raise MissingError(
-                f"this version of trt-opt builds for TensorRT-RTX only, not for {target}",
-                hint="--target rtx; `trt-opt quantize` writes a graph that trtexec of TensorRT 10 or later builds",
-            )
+            from trt_opt.backends.tensorrt import TensorRTBackend
+
+            return TensorRTBackend(target, python)
 
 
-def target_or_default(text: str | None) -> Target:
+def target_or_default(text: str | None, python: str | None = None) -> Target:
     """The target as written, or what is here: TensorRT if it is installed and there is a GPU, else TensorRT-RTX.
+
+    An interpreter for TensorRT that was named is as good as the target `tensorrt`.
 
     Raises:
         TargetError: No such target.
     """
     if text is not None:
         return target_from_text(text)
-    return TensorRTTarget() if has_tensorrt_and_gpu() else RtxTarget()
+    named = python is not None or (TENSORRT_PYTHON_VARIABLE in os.environ and has_gpu())
+    return TensorRTTarget() if named or has_tensorrt_and_gpu() else RtxTarget()

@@ -28,6 +28,9 @@ WORKER = Path(__file__).parent / "worker"
 
 TAIL_CHARACTERS = 1500
 
+CANCEL_S = 3.0
+"""How long a build may take to notice that nobody wants it any more."""
+
 
 class FailedRequestError(Exception):
     """The child is well and says that the request failed.
@@ -97,8 +100,10 @@ class Worker:
     ) -> dict[str, Any]:
         """Sends a request and waits for its answer.
 
+        An interruption (Ctrl-C) in between cancels a build that lets itself be cancelled.
+
         Args:
-            verb: "hello", "parse" or "build".
+            verb: What the child is to do, a key of `worker/work.py`'s VERBS.
             arguments: Plain data.
             timeout_s: How long the child may take, seconds; it is killed after that.
             progress: Told of what the child reports.
@@ -111,12 +116,22 @@ class Worker:
         if process is None or process.stdin is None:
             raise WorkerError("the worker is not running")
         try:
-            process.stdin.write(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
-            process.stdin.flush()
+            self._send({"verb": verb, **arguments})
         except OSError:
             raise self._death(verb) from None
         deadline = time.monotonic() + timeout_s
-        listener = progress or Silent()
+        try:
+            return self._answer(verb, deadline, timeout_s, progress or Silent())
+        except KeyboardInterrupt:
+            self._cancel()
+            raise
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _answer(self, verb: str, deadline: float, timeout_s: float, listener: Progress) -> dict[str, Any]:
         while True:
             message = self._next(verb, deadline, timeout_s)
             if message["event"] == "done":
@@ -124,6 +139,12 @@ class Worker:
             if message["event"] == "failed":
                 raise FailedRequestError(str(message["kind"]), str(message["message"]), message.get("nodes") or [])
             _report(message, listener)
+
+    def _cancel(self) -> None:
+        """Asks the child to stop what it does, and gives it a moment; after that it will be killed."""
+        with contextlib.suppress(OSError, WorkerError, FailedRequestError):
+            self._send({"verb": "cancel"})
+            self._answer("cancel", time.monotonic() + CANCEL_S, CANCEL_S, Silent())
 
     def _next(self, verb: str, deadline: float, timeout_s: float) -> dict[str, Any]:
         try:

@@ -12,9 +12,13 @@ from trt_opt.errors import RecipeError, RequestError, StaleError, StorageError
 from trt_opt.files import sha256_of_file, write_atomically
 from trt_opt.values.codec import json_from_value, plain_from_value, value_from_json
 from trt_opt.values.engine import FileRecord, Manifest
+from trt_opt.values.hardware import numbers_of
 from trt_opt.values.target import ComputeCapability, RtxTarget, target_from_text
 
 MANIFEST = "manifest.json"
+
+AMPERE: ComputeCapability = (8, 0)
+"""The first GPUs that hardware-compatible engines run on."""
 
 KEY_DIGITS = 16
 """64 bits of SHA-256: among a million engines two share a key with a probability of 3e-8."""
@@ -122,6 +126,8 @@ def _library_problems(manifest: Manifest, library: str, version: str) -> list[st
     built_with, _, built_version = manifest.library.partition(" ")
     if built_with != library:
         return [f"it was built with {manifest.library}, here is {library} {version}"]
+    if manifest.options.version_compatible and numbers_of(version) >= numbers_of(built_version):
+        return []
     if built_version != version:
         return [f"it was built with version {built_version} of {library}, here is {version}"]
     return []
@@ -131,8 +137,20 @@ def _capability_problems(manifest: Manifest, capability: ComputeCapability) -> l
     target = target_from_text(manifest.options.target)
     here = "{}.{}".format(*capability)
     if not isinstance(target, RtxTarget):
-        return [f"its manifest does not say which compute capability it was built for, the GPU here has {here}"]
+        return _gpu_problems(manifest, capability)
     if capability in target.capabilities:
         return []
     built_for = ", ".join(f"{major}.{minor}" for major, minor in target.capabilities)
     return [f"it was built for compute capability {built_for}, the GPU here has {here}"]
+
+
+def _gpu_problems(manifest: Manifest, capability: ComputeCapability) -> list[str]:
+    """Engines of TensorRT run on the compute capability they were built on, or on all since Ampere."""
+    here = "{}.{}".format(*capability)
+    if manifest.gpu is None:
+        return [f"its manifest does not say which compute capability it was built for, the GPU here has {here}"]
+    if manifest.options.hardware_compatible and capability >= AMPERE:
+        return []
+    if manifest.gpu.capability == here:
+        return []
+    return [f"it was built for {manifest.gpu}, the GPU here has {here}"]

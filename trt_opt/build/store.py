@@ -14,11 +14,15 @@ from trt_opt.build.manifest import MANIFEST, file_problems, read_manifest
 from trt_opt.build.staging import discard, staging_folder, sync_tree
 from trt_opt.errors import RecipeError, RequestError, StageError
 from trt_opt.files import storage_error, sync
+from trt_opt.values.device import Gpu
 from trt_opt.values.engine import BuildOutcome, Manifest
 
 ENGINE = "model.engine"
 GRAPH = "model.onnx"
 TABLE = "table.json"
+CACHE = "calibration.cache"
+TIMINGS = ".timings"
+CALIBRATIONS = ".calibrations"
 TAIL = "tail.onnx"
 
 _KEY = re.compile(r"[0-9a-f]{8,64}")
@@ -143,6 +147,20 @@ class EngineStore:
         """Where a search for this engine keeps what it measured until the engine is built."""
         return self.root / f".search-{key}.jsonl"
 
+    def timing_cache(self, gpu: Gpu, library: str) -> Path:
+        """Where builders keep what they timed, for later builds on the same GPU; the timings of others mislead them.
+
+        Args:
+            gpu: The GPU.
+            library: Name and version of the library.
+        """
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{gpu.name} {gpu.capability} {library}").strip("-")
+        return self.root / TIMINGS / f"{name}.timing"
+
+    def calibration_cache(self, key: str) -> Path:
+        """Where the cache of TensorRT's own calibration lies, for later builds from the same model and data."""
+        return self.root / CALIBRATIONS / f"{key}.cache"
+
     def matching(self, which: str | None) -> tuple[Entry, ...]:
         """The entries that a user means.
 
@@ -246,7 +264,7 @@ def _checked(entry: Entry) -> tuple[Manifest | None, tuple[str, ...]]:
     except RecipeError as error:
         return None, (error.what,)
     problems: list[str] = []
-    for record in filter(None, (manifest.engine, manifest.graph, manifest.table)):
+    for record in filter(None, (manifest.engine, manifest.graph, manifest.table, manifest.cache)):
         if Path(record.name).name != record.name:
             problems.append(f"the manifest names a file elsewhere: {record.name}")
         else:

@@ -9,6 +9,7 @@ import typer
 from trt_opt import __version__
 from trt_opt.cli.advise import advise
 from trt_opt.cli.build import build
+from trt_opt.cli.bundle import bundle
 from trt_opt.cli.calibrate import calibrate
 from trt_opt.cli.compare import compare
 from trt_opt.cli.doctor import doctor
@@ -30,7 +31,11 @@ app = typer.Typer(
     epilog="Exit codes: 0 done or passed · 1 the gate said no · 2 the request is wrong · "
     "3 this model cannot be handled as asked · 4 a stage failed · 5 something is missing here.",
 )
-for verb in (build, advise, inspect, lint, rewrite, calibrate, quantize, sensitivity, qat, compare, doctor, explain):
+VERBS = (
+    *(build, bundle, advise, inspect, lint, rewrite, calibrate),
+    *(quantize, sensitivity, qat, compare, doctor, explain),
+)
+for verb in VERBS:
     app.command()(verb)
 app.add_typer(engines, name="engines")
 

@@ -48,6 +48,12 @@ def build(
     int8_all: options.Int8All = None,
     allow_same_data: options.AllowSameData = None,
     seed: options.Seed = None,
+    use_dla: options.UseDla = None,
+    gpu_fallback: options.GpuFallback = None,
+    version_compatible: options.VersionCompatible = None,
+    hardware_compatible: options.HardwareCompatible = None,
+    tactic_sources: options.TacticSources = None,
+    tensorrt_python: options.TensorrtPython = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="The engine store.", show_default="engines")
     ] = None,
@@ -70,14 +76,20 @@ def build(
     typed = {
         name: value for name, value in locals().items() if name not in ("recipe", "from_manifest", "rebuild", "json")
     }
+    from trt_opt.bundling.reading import is_bundle
+    from trt_opt.cli.bundle import build_from_bundle
     from trt_opt.cli.progress import TerminalProgress
     from trt_opt.cli.requests import recipe_from_options
-    from trt_opt.pipeline import build_engine
     from trt_opt.report.build import show_build
     from trt_opt.report.search import missed
     from trt_opt.report.show import show
 
     request = recipe_from_options(typed, recipe, from_manifest)
+    if is_bundle(Path(request.model)):
+        build_from_bundle(request, rebuild=rebuild, json=json)
+        return
+    from trt_opt.pipeline import build_engine
+
     outcome = build_engine(request, TerminalProgress(session().err), rebuild=rebuild)
     show(outcome, show_build, session().out, as_json=json)
     if missed(outcome.manifest.search):

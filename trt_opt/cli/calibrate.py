@@ -20,6 +20,8 @@ def calibrate(
     calib_data: options.CalibData = None,
     preprocess: options.PreprocessText = None,
     calibrator: options.CalibratorText = None,
+    from_cache: options.FromCache = None,
+    reuse_table: options.ReuseTable = None,
     fp16: options.Fp16 = None,
     exclude: options.Exclude = None,
     activation_products: options.ActivationProducts = None,
@@ -46,7 +48,7 @@ def calibrate(
     typed |= {"calibrator": calibrator, "exclude": exclude, "activation_products": activation_products}
     typed |= {"target": target, "freeze_input": freeze_input, "widen_io": widen_io, "fp8_as_qdq": fp8_as_qdq}
     typed |= {"nms": nms, "skip_pass": skip_pass, "quantization": quantization, "zero_points": zero_points}
-    typed |= {"image_input": image_input}
+    typed |= {"image_input": image_input, "from_cache": from_cache, "reuse_table": reuse_table}
     request = recipe_from_options(typed, None, None)
     table = calibrated_file(request, output, TerminalProgress(session().err), cache_version=cache, force=force)
     show(table, show_table, session().out, as_json=json)

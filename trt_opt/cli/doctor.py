@@ -7,10 +7,10 @@ from trt_opt.cli.session import session, verb
 
 
 @verb
-def doctor(json: options.Json = False) -> None:
+def doctor(tensorrt_python: options.TensorrtPython = None, json: options.Json = False) -> None:
     """Show what this machine has, what it lacks, and what to install for what."""
     from trt_opt.backends.machine import machine
     from trt_opt.report.doctor import show_machine
     from trt_opt.report.show import show
 
-    show(machine(), show_machine, session().out, as_json=json)
+    show(machine(tensorrt_python), show_machine, session().out, as_json=json)

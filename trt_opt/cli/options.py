@@ -89,7 +89,13 @@ Table = Annotated[
 ]
 ReuseTable = Annotated[
     bool | None,
-    typer.Option("--reuse-table", help="Use the table even if it was made for something else.", show_default=False),
+    typer.Option(
+        "--reuse-table", help="Use the table or cache even if it was made for something else.", show_default=False
+    ),
+]
+FromCache = Annotated[
+    str | None,
+    typer.Option("--from-cache", help="A TensorRT calibration cache to take INT8 ranges from.", show_default=False),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]
@@ -152,4 +158,35 @@ AllowSameData = Annotated[
 ]
 Seed = Annotated[
     int | None, typer.Option(help="Which evaluation samples steer a search, and which judge it.", show_default="0")
+]
+UseDla = Annotated[
+    int | None, typer.Option(help="Build for this core of the Deep Learning Accelerator.", show_default="the GPU")
+]
+GpuFallback = Annotated[
+    bool | None,
+    typer.Option("--gpu-fallback", help="With --use-dla: run on the GPU what the DLA cannot.", show_default=False),
+]
+VersionCompatible = Annotated[
+    bool | None,
+    typer.Option("--version-compatible", help="An engine that newer versions of TensorRT run too.", show_default=False),
+]
+HardwareCompatible = Annotated[
+    bool | None,
+    typer.Option("--hardware-compatible", help="An engine for every GPU since Ampere.", show_default=False),
+]
+TacticSources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tactic-source",
+        help="A library TensorRT may take kernels from, by its name (EDGE_MASK_CONVOLUTIONS …); repeatable.",
+        show_default="TensorRT's choice",
+    ),
+]
+TensorrtPython = Annotated[
+    str | None,
+    typer.Option(
+        "--tensorrt-python",
+        help="The Python that has TensorRT, where it is not this one: JetPack's is /usr/bin/python3.",
+        show_default="TRT_OPT_TENSORRT_PYTHON, else the first that has it",
+    ),
 ]

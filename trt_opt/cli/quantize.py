@@ -30,6 +30,7 @@ def quantize(
     activation_products: options.ActivationProducts = None,
     table: options.Table = None,
     reuse_table: options.ReuseTable = None,
+    from_cache: options.FromCache = None,
     target: options.TargetText = None,
     freeze_input: options.FreezeInput = None,
     widen_io: options.WidenIo = None,

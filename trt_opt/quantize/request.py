@@ -22,6 +22,7 @@ class PrecisionRequest:
         activation_products: MatMuls of two activations are quantised too.
         weights: What weights-only quantisation stores: "int8" or "int4".
         block_size: How many INT4 weights share one scale.
+        typed: Whether the types in the graph decide every precision; if not, flags of the builder do.
         image: With integer inputs: how the UINT8 image that goes in becomes the float input; None for an INT8 input.
     """
 
@@ -34,4 +35,5 @@ class PrecisionRequest:
     activation_products: bool = False
     weights: str = "int8"
     block_size: int = 128
+    typed: bool = True
     image: Preprocess | None = None

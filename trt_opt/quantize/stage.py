@@ -21,10 +21,12 @@ from trt_opt.quantize.fp16_risks import extremes, risk_of, tensors_to_watch
 from trt_opt.quantize.integer_ends import integer_ends
 from trt_opt.quantize.lint import require_clean
 from trt_opt.quantize.methods import METHODS, method_called
+from trt_opt.quantize.methods.implicit import Implicit
 from trt_opt.quantize.placement import ACCURACY
 from trt_opt.quantize.quantized_models import decisions_of, is_quantized, stores_quantized_weights
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.quantize.validity import require_as_valid
+from trt_opt.quantize.weak_form import WeakForm, weak_form
 from trt_opt.values.calibration import TensorRange
 from trt_opt.values.integer_ends import IntegerEnds
 from trt_opt.values.placement import Placement, Taps
@@ -86,12 +88,26 @@ class FloatGraph:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedGraph:
-    """The graph to build, the precision of each of the float model's layers, and its ends where they are integers."""
+    """The graph to build, the precision of each of the float model's layers, and its ends where they are integers.
+
+    Attributes:
+        model: The graph with every precision written into it; what is simulated, and built where types bind.
+        plan: The decision about every layer.
+        warnings: What the user should know.
+        ends: Its inputs and outputs where they are integers.
+        weak: What is built where builder flags decide; None where types do.
+    """
 
     model: onnx.ModelProto
     plan: PrecisionPlan
     warnings: tuple[str, ...] = ()
     ends: IntegerEnds | None = None
+    weak: WeakForm | None = None
+
+    @property
+    def built(self) -> onnx.ModelProto:
+        """What the builder gets."""
+        return self.model if self.weak is None else self.weak.model
 
 
 def float_graph(model: onnx.ModelProto, request: PrecisionRequest) -> FloatGraph:
@@ -141,6 +157,7 @@ def quantized_graph(
         model = METHODS[request.method].written(corrected, source.placement, ranges, request)
     layers = {layer.node: layer for layer in _layers(source)}
     kept: dict[str, str] = {}
+    in_float32 = model
     if request.fp16:
         kept = _kept_fp32(source.index, ranges)
         kept |= {name: why for name, why in request.wide.items() if name not in source.quantized_nodes}
@@ -153,7 +170,17 @@ def quantized_graph(
     if request.method is not None:
         require_clean(model)
     ends = integer_ends(model, source.index, request.image)
-    return QuantizedGraph(model, PrecisionPlan(tuple(layers.values()), kept), _warnings(source, ranges), ends)
+    weak = None if request.typed else _weak(in_float32, request, kept)
+    return QuantizedGraph(model, PrecisionPlan(tuple(layers.values()), kept), _warnings(source, ranges), ends, weak)
+
+
+def _weak(in_float32: onnx.ModelProto, request: PrecisionRequest, kept: Mapping[str, str]) -> WeakForm:
+    """What a builder with flags gets: no FP16 but at the ends, where it was asked for."""
+    half_ends = request.fp16 and request.io_fp16
+    ends = with_fp16_io(in_float32) if half_ends else in_float32
+    weak = weak_form(ends, fp16=request.fp16, pinned=kept, calibrated=request.method == Implicit.name)
+    require_as_valid(weak.model, in_float32, "the graph for a builder with precision flags", shapes=False)
+    return weak
 
 
 def least_opset(request: PrecisionRequest) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 from rich.console import Console
 from rich.table import Table
@@ -36,7 +37,15 @@ def show_build(outcome: BuildOutcome, console: Console) -> None:
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     before = ""
-    for label, text in (*_basis(manifest), *_layers(manifest.precision), *_timing(manifest), *_notes(manifest)):
+    told = (
+        _basis(manifest),
+        _calibrated(manifest),
+        _layers(manifest.precision),
+        _became(manifest),
+        _timing(manifest),
+        _notes(manifest),
+    )
+    for label, text in chain.from_iterable(told):
         facts.add_row("" if label == before else label, Text(text))
         before = label
     console.print(facts)
@@ -66,13 +75,54 @@ def _variants(manifest: Manifest) -> Table:
 def _basis(manifest: Manifest) -> Iterator[Fact]:
     """What the accuracy in the table rests on."""
     data = manifest.evaluation
-    if data is None or not any(variant.accuracy for variant in manifest.variants):
+    if data is None:
         yield "accuracy", "not measured: give --eval-data"
+    elif not any(variant.accuracy or variant.on_gpu for variant in manifest.variants):
+        yield "accuracy", "not measured: no engine of implicit quantisation can be simulated"
     else:
         search = manifest.search
         unseen = "" if search is None or not search.samples_reported else f"{search.samples_reported} unseen ones of "
-        yield "accuracy", f"{unseen}{data_text(data)}; simulated on ONNX Runtime; with 95 % intervals"
+        yield "accuracy", f"{unseen}{data_text(data)}; {_measured_on(manifest)}; with 95 % intervals"
+        yield from _simulated(manifest)
         yield from _drop(manifest.variants[-1])
+
+
+def _measured_on(manifest: Manifest) -> str:
+    """What ran to give the table's figures."""
+    if manifest.gpu is None or not any(variant.on_gpu for variant in manifest.variants):
+        return "simulated on ONNX Runtime"
+    return f"of the engines, on {manifest.gpu}"
+
+
+def _simulated(manifest: Manifest) -> Iterator[Fact]:
+    """What the simulation had promised, where engines ran."""
+    for variant in manifest.variants:
+        if variant.on_gpu is not None and variant.accuracy is not None:
+            simulated = variant.accuracy
+            yield "simulated", f"{variant.name}: {agreement_text(simulated)}, {sqnr_text(simulated)}"
+
+
+def _became(manifest: Manifest, most: int = 8) -> Iterator[Fact]:
+    """What the builder made of the layers, as the engine says."""
+    if not manifest.layers:
+        return
+    counts = Counter(layer.precision for layer in manifest.layers)
+    yield "engine", f"{len(manifest.layers)} layers: " + ", ".join(f"{n} {name}" for name, n in counts.most_common())
+    for found in manifest.mismatches[:most]:
+        yield "differs", f"{short(found.node)}: asked {found.asked}, got {found.got}, because {found.because}"
+    if len(manifest.mismatches) > most:
+        yield "differs", f"and {len(manifest.mismatches) - most} more: see the manifest"
+
+
+def _calibrated(manifest: Manifest) -> Iterator[Fact]:
+    """What implicit quantisation calibrated with."""
+    found = manifest.implicit
+    if found is None:
+        return
+    if found.batches:
+        yield "ranges", f"{found.algorithm} in TensorRT: {found.samples} samples in {found.batches} batches"
+    else:
+        yield "ranges", f"a calibration cache ({found.algorithm})"
 
 
 def _drop(variant: Variant) -> Iterator[Fact]:
@@ -91,7 +141,7 @@ def _metric_heading(manifest: Manifest) -> str:
 
 def _row(variant: Variant) -> tuple[str, ...]:
     sizes = (variant.name, size_text(variant.onnx_bytes), size_text(variant.engine_bytes))
-    accuracy = variant.accuracy
+    accuracy = variant.on_gpu or variant.accuracy
     if accuracy is None:
         return (*sizes, "-", "-", "-")
     return (*sizes, _value(accuracy), agreement_text(accuracy), sqnr_text(accuracy))

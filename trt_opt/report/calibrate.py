@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
@@ -24,9 +25,10 @@ def show_table(table: CalibrationTable, console: Console) -> None:
         shown.add_column("chosen")
     for name, found in table.ranges.items():
         if found.amax is not None:
-            kept = percent_text(found.amax / found.extreme if found.extreme else None)
+            kept = percent_text(found.amax / found.extreme if found.extreme and found.count else None)
             chosen = [Text(table.chosen.get(name, "-"))] if table.chosen else []
-            shown.add_row(Text(name), f"{found.low:.4g}", f"{found.high:.4g}", f"{found.amax:.4g}", kept, *chosen)
+            ends = (f"{found.low:.4g}", f"{found.high:.4g}") if found.count else ("-", "-")
+            shown.add_row(Text(name), *ends, f"{found.amax:.4g}", kept, *chosen)
     console.print(shown)
     if table.chosen:
         console.print(chosen_text(table.chosen), markup=False, highlight=False)
@@ -43,5 +45,8 @@ def chosen_text(chosen: Mapping[str, str]) -> str:
 
 def data_text(data: DataProvenance) -> str:
     """The data in a phrase; random data are always called that."""
+    if data.cache is not None:
+        told = f"the calibration cache {data.cache}, which says nothing of the model or data it was made with"
+        return f"{told}; what it lacks from {data_text(replace(data, cache=None))}" if data.samples else told
     random = " (RANDOM DATA, not the model's own)" if data.random else ""
     return f"{data.samples} samples of {data.source}{random}"

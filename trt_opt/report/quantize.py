@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trt_opt.report.cache_import import show_coverage
 from trt_opt.report.calibrate import data_text
 from trt_opt.report.compare import accuracy_text
 from trt_opt.report.importing import show_import
@@ -24,7 +25,9 @@ def plan_renderer(*, explain: bool) -> Callable[[QuantizationReport, Console], N
         console.print(f"layers    {len(report.plan.layers)} nodes: {report.plan.counts}", markup=False)
         if report.imported is not None:
             show_import(report.imported, console)
-        if report.data is not None:
+        if report.cache is not None:
+            show_coverage(report.cache, console)
+        elif report.data is not None:
             console.print(f"ranges    {data_text(report.data)}", markup=False)
         if report.accuracy is not None:
             told = f"{accuracy_text(report.accuracy)}, simulated on ONNX Runtime"

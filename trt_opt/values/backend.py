@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trt_opt.values.summary import RefusedNode
 from trt_opt.values.tensors import TensorSpec
@@ -39,6 +41,7 @@ class BuiltEngine:
         inputs: Its inputs.
         outputs: Its outputs.
         warnings: What the builder warned of, one line each.
+        calibration: What implicit quantisation consumed, in the child's words; None without it.
     """
 
     engine_bytes: int
@@ -46,3 +49,4 @@ class BuiltEngine:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     warnings: tuple[str, ...] = ()
+    calibration: Mapping[str, Any] | None = None

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from trt_opt.values.accuracy import Comparison
+from trt_opt.values.device import Gpu
+from trt_opt.values.engine_layers import EngineLayer, PrecisionMismatch
 from trt_opt.values.integer_ends import IntegerEnds
+from trt_opt.values.native_calibration import NativeCalibration
 from trt_opt.values.precision import PrecisionPlan
 from trt_opt.values.rewriting import RewriteReport
 from trt_opt.values.samples import DataProvenance
@@ -26,6 +30,15 @@ class BuildOptions:
         values: One range per input that decides a shape (axes, sizes, repeats).
         workspace_bytes: Limit of scratch memory; None leaves it to the library.
         optimization_level: 0 … 5; None leaves it to the library.
+        strongly_typed: Whether the types in the graph decide every precision; if not, the flags below do.
+        fp16: The builder may use FP16.
+        int8: The builder may use INT8: the graph has Q/DQ pairs, or there is a calibration.
+        float32_layers: Layers that stay FP32 though the builder may use FP16.
+        dla_core: The Deep Learning Accelerator to build for; None for the GPU.
+        gpu_fallback: Whether what a DLA cannot run may run on the GPU.
+        version_compatible: The engine shall run in newer versions of TensorRT.
+        hardware_compatible: The engine shall run on every GPU since Ampere.
+        tactic_sources: The libraries to take kernels from, by TensorRT's names; none leaves it to the library.
     """
 
     target: str
@@ -33,6 +46,32 @@ class BuildOptions:
     values: Mapping[str, ValueRange] = field(default_factory=dict)
     workspace_bytes: int | None = None
     optimization_level: int | None = None
+    strongly_typed: bool = True
+    fp16: bool = False
+    int8: bool = False
+    float32_layers: tuple[str, ...] = ()
+    dla_core: int | None = None
+    gpu_fallback: bool = False
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    tactic_sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFiles:
+    """What a backend reads and writes during one build.
+
+    Attributes:
+        model: The ONNX file.
+        engine: Where the engine goes.
+        timing_cache: What the builder has timed earlier on this GPU; read if it is there, and written. None without.
+        calibration: What the child is to calibrate with, in its protocol's words; None without implicit quantisation.
+    """
+
+    model: Path
+    engine: Path
+    timing_cache: Path | None = None
+    calibration: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +91,15 @@ class Variant:
         name: "FP32", "FP16", "INT8 + FP16".
         onnx_bytes: Size of the graph with its weights.
         engine_bytes: Size of the engine; None where none was built.
-        accuracy: Against the float model on the evaluation data; None without any.
+        accuracy: Against the float model on the evaluation data, simulated; None without any.
+        on_gpu: The same of the engine itself; None where it could not be run.
     """
 
     name: str
     onnx_bytes: int
     engine_bytes: int | None = None
     accuracy: Comparison | None = None
+    on_gpu: Comparison | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +129,11 @@ class Manifest:
         packages: Package → version, as installed during the build.
         ends: What the caller feeds and gets where inputs and outputs are integers; None where they are the model's own.
         search: How the layers in INT8 were chosen; None where the placement policy's stayed as they were.
+        gpu: The GPU the engine was built on; None where none was needed.
+        layers: What the builder made of the layers, as the engine itself says; empty where no engine could be asked.
+        mismatches: Nodes that run in another precision than was asked for.
+        cache: TensorRT's calibration cache, where implicit quantisation used one.
+        implicit: What implicit quantisation calibrated with; None without it.
     """
 
     tool: str
@@ -112,6 +158,11 @@ class Manifest:
     packages: Mapping[str, str] = field(default_factory=dict)
     ends: IntegerEnds | None = None
     search: SearchReport | None = None
+    gpu: Gpu | None = None
+    layers: tuple[EngineLayer, ...] = ()
+    mismatches: tuple[PrecisionMismatch, ...] = ()
+    cache: FileRecord | None = None
+    implicit: NativeCalibration | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from trt_opt.values.accuracy import Comparison
+from trt_opt.values.cache_import import CacheCoverage
 from trt_opt.values.importing import ImportReport
 from trt_opt.values.samples import DataProvenance
 from trt_opt.values.search import SearchReport
@@ -89,6 +90,7 @@ class QuantizationReport:
         imported: What became of a model that came quantised; None of another.
         search: How the layers in INT8 were chosen; None where the placement policy's stayed as they were.
         accuracy: The result against the model as given, on evaluation data; None without them.
+        cache: What a calibration cache covered of the ranges; None where they come from elsewhere.
     """
 
     output: str
@@ -99,3 +101,4 @@ class QuantizationReport:
     imported: ImportReport | None = None
     search: SearchReport | None = None
     accuracy: Comparison | None = None
+    cache: CacheCoverage | None = None

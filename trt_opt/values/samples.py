@@ -36,6 +36,8 @@ class DataProvenance:
         samples: How many samples were consumed.
         random: True for `random:N`; the results then say so everywhere.
         preprocess: The preprocessing as written, or None.
+        cache: The TensorRT calibration cache that ranges come from, which says nothing of the model and data behind
+            it; `samples` then counts those that filled its gaps. None without one.
     """
 
     source: str
@@ -43,6 +45,7 @@ class DataProvenance:
     samples: int
     random: bool = False
     preprocess: str | None = None
+    cache: str | None = None
 
 
 class Samples(Protocol):

@@ -29,9 +29,7 @@ def listener(trt):
 
 
 def progress_monitor(trt, send):
-    """TensorRT's progress as events for the parent; None where the library has no such thing."""
-    if not hasattr(trt, "IProgressMonitor"):
-        return None
+    """TensorRT's progress as events for the parent, which can stop the build by cancelling it."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self):
@@ -46,7 +44,7 @@ def progress_monitor(trt, send):
         def step_complete(self, phase_name, step):
             if phase_name == self.top:
                 send({"event": "step", "phase": phase_name, "step": step})
-            return True
+            return not send.cancelled.is_set()
 
         def phase_finish(self, phase_name):
             if phase_name == self.top:

@@ -33,8 +33,8 @@ class Static:
         return "INT8"
 
     def opset_need(self, request: PrecisionRequest) -> OpsetNeed:
-        """Per-channel scales are a must, FP16 scales a wish."""
-        return OpsetNeed(PER_CHANNEL_OPSET, FP16_SCALE_OPSET if request.fp16 else PER_CHANNEL_OPSET)
+        """Per-channel scales are a must; FP16 scales a wish where the graph holds FP16."""
+        return OpsetNeed(PER_CHANNEL_OPSET, FP16_SCALE_OPSET if request.fp16 and request.typed else PER_CHANNEL_OPSET)
 
     def placement(self, index: GraphIndex, request: PrecisionRequest) -> Placement:
         """The placement policy's."""

@@ -40,7 +40,7 @@ class WeightsOnly:
         """INT4 needs blocks; for INT8, FP16 scales are a wish."""
         if request.weights == "int4":
             return OpsetNeed(BLOCKED_OPSET, BLOCKED_OPSET)
-        return OpsetNeed(PER_CHANNEL_OPSET, FP16_SCALE_OPSET if request.fp16 else PER_CHANNEL_OPSET)
+        return OpsetNeed(PER_CHANNEL_OPSET, FP16_SCALE_OPSET if request.fp16 and request.typed else PER_CHANNEL_OPSET)
 
     def placement(self, index: GraphIndex, request: PrecisionRequest) -> Placement:
         """Which weights are stored how.

@@ -1,0 +1,22 @@
+"""From a calibration table to the calibration cache that TensorRT up to 10 reads."""
+
+from __future__ import annotations
+
+from calibrators import CalibrationCache, text_from_cache
+from trt_opt.values.calibration import CalibrationTable
+
+
+def cache_from_table(table: CalibrationTable, version: str) -> str:
+    """TensorRT's calibration cache with the table's thresholds.
+
+    Args:
+        table: Ranges; those without a threshold are left out.
+        version: The TensorRT that is to read it; another version ignores it.
+
+    Raises:
+        CalibratorError: That is no version, or a tensor's name cannot be written.
+    """
+    scales = {name: found.amax / 127 for name, found in table.ranges.items() if found.amax is not None}
+    minmax = table.calibrator.startswith(("minmax", "cache(MinMax"))
+    algorithm = "MinMaxCalibration" if minmax else "EntropyCalibration2"
+    return text_from_cache(CalibrationCache(version, algorithm, scales))
