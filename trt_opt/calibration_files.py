@@ -152,7 +152,8 @@ def _require_header(content: CalibrationCache, cache: Path, expected: CacheRecor
         StaleError: Names the version or the algorithm.
         RequestError: The algorithm is none of ours.
     """
-    reader, wanted = reader_of(content), "minmax" if "minmax" in expected.algorithm else "entropy"
+    is_minmax = expected.algorithm.removeprefix("native-").startswith("minmax")
+    reader, wanted = reader_of(content), "minmax" if is_minmax else "entropy"
     differences = []
     if content.version != three_numbers(expected.tensorrt):
         differences.append(f"its first line is for TensorRT {content.version}, asked for is {expected.tensorrt}")

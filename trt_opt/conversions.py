@@ -28,8 +28,8 @@ from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs, opset, opset_or_none
 from trt_opt.graph.save import save_model
 from trt_opt.importing import exact_source
-from trt_opt.passes.clean_up.raise_opset import RaiseOpset
 from trt_opt.native_calibration import is_native
+from trt_opt.passes.clean_up.raise_opset import RaiseOpset
 from trt_opt.preparation import (
     SAMPLES_FOR_PASSES,
     DataSets,
@@ -38,6 +38,7 @@ from trt_opt.preparation import (
     import_notes,
     loaded,
     metric_sha256,
+    parser_notes,
     ranged,
     require_method,
     runnable,
@@ -279,6 +280,7 @@ def quantized(recipe: Recipe, journal: Path, progress: Progress) -> Quantized:
         pass  # a graph that does not load is never written
     warnings = (
         *import_notes(recipe, source),
+        *parser_notes(recipe, result.built),
         *(imported.warnings if imported is not None else ()),
         *result.warnings,
         *decision.warnings,

@@ -18,9 +18,6 @@ NATIVE = ("native-entropy", "native-minmax")
 MODULE = Path(calibrators.__file__).with_name("native.py")
 """What the child loads: it runs under another interpreter, which has no `calibrators`."""
 
-CHILD_ERRORS = frozenset({"NativeCalibrationError", "CalibrationError"})
-"""The kinds of `FailedRequestError` that `calibration_failure` is for."""
-
 
 def is_native(calibrator: str) -> bool:
     """Whether a calibrator's text names one of TensorRT's own."""
@@ -126,12 +123,4 @@ def native_calibration(
         warnings.append(f"{repeated} of {stored.samples} samples were calibrated with twice, to fill the last batch")
     return NativeCalibration(
         calibrator.strip(), taken, seen, repeated, stored.batch_size, from_cache, record, tuple(warnings)
-    )
-
-
-def calibration_failure(message: str) -> StageError:
-    """What the child said of calibration, as an error of this package; for the kinds in `CHILD_ERRORS`."""
-    return StageError(
-        f"TensorRT's calibration failed: {message}",
-        hint="--calibrator entropy with --int8 calibrates without TensorRT",
     )

@@ -30,6 +30,7 @@ from trt_opt.preparation import (
     import_notes,
     loaded,
     metric_sha256,
+    parser_notes,
     ranged,
     require_method,
 )
@@ -186,6 +187,7 @@ class _Build:
             seconds={stage: round(seconds, 3) for stage, seconds in self.watch.seconds.items()},
             warnings=(
                 *import_notes(self.recipe, result.source),
+                *parser_notes(self.recipe, result.variants[-1].built),
                 *result.decision.graph.warnings,
                 *result.decision.warnings,
                 *result.notes,

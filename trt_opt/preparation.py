@@ -221,6 +221,25 @@ def _types_decide(recipe: Recipe) -> bool:
     return not isinstance(target, TensorRTTarget) or target.version is None or support_of(target.version).binds_types
 
 
+def parser_notes(recipe: Recipe, model: onnx.ModelProto) -> tuple[str, ...]:
+    """What the user should know about the opset, where a version of TensorRT is to read the model.
+
+    Args:
+        recipe: The request, with its target.
+        model: What its parser reads.
+    """
+    target = target_from_text(recipe.target) if recipe.target else None
+    if not isinstance(target, TensorRTTarget) or target.version is None:
+        return ()
+    newest = support_of(target.version).newest_opset
+    if newest is None or opset(model) <= newest:
+        return ()
+    return (
+        f"the graph has opset {opset(model)}, the parser of TensorRT {target.version} is documented up to {newest}: "
+        "what changed since may be refused or misread; export the model with an older one",
+    )
+
+
 def import_notes(recipe: Recipe, source: SourceModel) -> tuple[str, ...]:
     """What the user should know about the quantisation that the model came with."""
     found = source.report.imported

@@ -187,8 +187,9 @@ class Recipe:
         if self.gpu_fallback and self.use_dla is None:
             raise RequestError("--gpu-fallback is about Deep Learning Accelerators", hint="add --use-dla 0")
         rtx = self.target is not None and isinstance(target_from_text(self.target), RtxTarget)
-        for name in ("use_dla", "version_compatible", "hardware_compatible", "tactic_sources", "tensorrt_python"):
-            if rtx and getattr(self, name) not in (None, False, ()):
+        for name in ("use_dla", "version_compatible", "hardware_compatible", "tactic_sources"):
+            value = getattr(self, name)
+            if rtx and value is not None and value is not False and value != ():  # DLA core 0 is a wish
                 raise RequestError(
                     f"TensorRT-RTX has no --{name.replace('_', '-')}", hint=f"--target tensorrt, not {self.target}"
                 )

@@ -219,3 +219,12 @@ def test_answers_that_are_no_numbers_are_refused(folder: Path) -> None:
     assert done.exit_code == 2, done.output
     assert "NaN or infinite" in done.output
     assert not (folder / "app.bundle").exists()
+
+
+def test_a_missed_budget_is_told_by_the_exit_code(folder: Path) -> None:
+    """As with `quantize`: the file is written, and the gate says no."""
+    done = bundled("--int8", "--min-sqnr", "500", "--target", "tensorrt@orin", "--json")
+    assert done.exit_code == 1, done.output
+    assert json.loads(done.stdout)["search"]["verdict"] == "FAIL"
+    assert (folder / "app.bundle").exists()
+    assert not list(folder.glob(".*"))

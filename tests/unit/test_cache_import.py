@@ -28,7 +28,7 @@ from trt_opt.quantize.stage import float_graph, quantized_graph
 from trt_opt.recipe import Recipe
 from trt_opt.report.cache_import import show_coverage
 from trt_opt.values.cache_import import CacheCoverage
-from trt_opt.values.calibration import CalibrationTable
+from trt_opt.values.calibration import CalibrationTable, TensorRange
 from trt_opt.values.codec import json_from_value, value_from_json
 from trt_opt.values.progress import Silent
 
@@ -180,6 +180,7 @@ def test_a_pool_and_a_concatenation_follow_the_layers_behind_them(tmp_path: Path
     [
         {"image": 1.0, "conv": 1.0},
         {"x": 1.0, "relu": 1.0, "pool": 1.0},
+        {"e": 1.0, "a": 1.0, "c": 1.0, "d": 1.0},
         {"x": 1.0, "b": 1.0, "e": 1.0, **{str(number): 1.0 for number in range(4)}},
     ],
 )
@@ -229,12 +230,13 @@ def test_implicit_quantisation_does_without_what_is_missing(tmp_path: Path) -> N
 
 def test_the_table_says_where_it_comes_from(tmp_path: Path) -> None:
     """Algorithm and version, the cache's hash, no sample; also after it was written and read."""
-    found = imported(residual_block(), ALL, tmp_path)
+    found = imported(residual_block(), ALL | {"x": 0.125}, tmp_path)
     table = value_from_json(CalibrationTable, json_from_value(found.table), where="table")
     assert table == found.table
     assert table.calibrator == "cache(X, TensorRT 8.6.1)"
     assert table.data.cache == str(tmp_path / "old.cache")
     assert (table.data.samples, table.data.sha256) == (0, found.coverage.sha256)
+    assert table.ranges["x"] == TensorRange(-15.875, 15.875, 15.875, 0)
     assert "says nothing of the model or data" in found.warnings[0]
 
 

@@ -170,6 +170,7 @@ def test_a_buffer_grows_and_does_not_shrink() -> None:
     assert memory.allocated == [16, 32]
     assert len(memory.held) == 1
     assert DeviceBuffers(memory).pointer("y", np.zeros(0, np.float32))
+    assert memory.allocated[-1] == 1
 
 
 def test_what_cannot_grow_is_freed_once() -> None:
@@ -225,10 +226,10 @@ def test_an_error_inside_is_fatal_afterwards(bad: str) -> None:
     """What the bindings swallow is raised after the build, nothing it gave is kept, and the device is free."""
     batches, message = BAD[bad]
     calibrator, memory = calibrated(batches)
+    assert memory.held == {}
     with pytest.raises(NativeCalibrationError, match=message):
         calibrator.outcome()
     assert calibrator.feed.written is None
-    assert memory.held == {}
 
 
 def test_an_error_on_the_device_is_fatal_afterwards() -> None:
@@ -296,6 +297,7 @@ MISFITS = [
     (np.uint8([1]), "FLOAT", "uint8 was given, the network takes FLOAT"),
     (np.float32([1]), "INT32", "float32 was given, the network takes INT32"),
     (np.int64([2**40]), "INT32", "1099511627776 … 1099511627776 does not fit int32"),
+    (np.int64([-(2**40)]), "INT32", "-1099511627776 … -1099511627776 does not fit int32"),
     (np.int32([1]), "BOOL", "int32 was given"),
     (np.float64([1e300]), "FLOAT", "infinities"),
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -10,8 +9,7 @@ from typing import Protocol
 
 from typing_extensions import Self
 
-from trt_opt.backends.interpreters import TENSORRT_PYTHON_VARIABLE
-from trt_opt.backends.machine import has_gpu, has_tensorrt_and_gpu
+from trt_opt.backends.machine import has_tensorrt_and_gpu
 from trt_opt.values.backend import BuiltEngine, ParseReport
 from trt_opt.values.device import Gpu
 from trt_opt.values.engine import BuildFiles, BuildOptions
@@ -94,5 +92,4 @@ def target_or_default(text: str | None, python: str | None = None) -> Target:
     """
     if text is not None:
         return target_from_text(text)
-    named = python is not None or (TENSORRT_PYTHON_VARIABLE in os.environ and has_gpu())
-    return TensorRTTarget() if named or has_tensorrt_and_gpu() else RtxTarget()
+    return TensorRTTarget() if python is not None or has_tensorrt_and_gpu() else RtxTarget()

@@ -165,7 +165,8 @@ class TensorRTBackend(LibraryBackend):
     def _require_options(self, options: BuildOptions) -> None:
         """Refuses what this version does not have."""
         for name, option in _OPTIONS.items():
-            if getattr(options, name) not in (None, False) and not getattr(self.support, name):
+            asked = getattr(options, name)
+            if asked is not None and asked is not False and not getattr(self.support, name):  # level 0 is a wish
                 raise TargetError(f"TensorRT {self.target.version} has no such option", where=option)
         if options.dla_core is not None and not self.support.dla:
             raise TargetError(

@@ -93,7 +93,8 @@ def bundled_file(recipe: Recipe, output: Path, samples: int, progress: Progress,
     write_archive(output, files)
     if found.decision.journal is not None:
         found.decision.journal.done()
-    return BundleReport(replace(record_of_file(output), name=str(output)), bundle, written=True)
+    search = found.decision.reported(found.accuracy)
+    return BundleReport(replace(record_of_file(output), name=str(output)), bundle, written=True, search=search)
 
 
 def _for_the_target(recipe: Recipe) -> tuple[Recipe, TensorRTTarget, str | None]:

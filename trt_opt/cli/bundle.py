@@ -83,10 +83,13 @@ def bundle(
     own = ("output", "check", "samples", "recipe", "force", "json")
     typed = {name: value for name, value in locals().items() if name not in own and name != "own"}
     from trt_opt.report.bundle import show_bundle
+    from trt_opt.report.search import missed
     from trt_opt.report.show import show
 
     report = _looked_at(Path(model)) if check else _made(typed, recipe, output, samples, force=force)
     show(report, show_bundle, session().out, as_json=json)
+    if missed(report.search):
+        raise typer.Exit(1)
 
 
 def _looked_at(path: Path) -> BundleReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from trt_opt.backends.tensorrt_versions import support_of
 from trt_opt.errors import TargetError, UnsupportedModelError
 from trt_opt.quantize.methods.fp8 import Fp8
 from trt_opt.quantize.methods.implicit import Implicit
@@ -14,9 +15,6 @@ from trt_opt.values.target import ComputeCapability, RtxTarget, Target
 
 LEAST_CAPABILITY: Mapping[str, ComputeCapability] = MappingProxyType({Fp8.name: (8, 9)})
 """Method → the first GPU that has its kernels; FP8 came with Ada (8.9) and Hopper (9.0)."""
-
-LAST_IMPLICIT_VERSION = 10
-"""TensorRT 11 has no calibrators; TensorRT-RTX never had them."""
 
 _NARROW = frozenset({(Fp8.name, ""), (WeightsOnly.name, "int4")})
 """Methods whose graphs hold FP8 or INT4 tensors, with what they store where that matters."""
@@ -62,7 +60,7 @@ def require_target(method: str, target: Target, weights: str = "int8") -> None:
 def _has_calibrators(target: Target) -> bool:
     if isinstance(target, RtxTarget):
         return False
-    return target.version is None or numbers_of(target.version)[0] <= LAST_IMPLICIT_VERSION
+    return target.version is None or support_of(target.version).int8_calibrators
 
 
 def _takes_narrow_types(target: Target) -> bool:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from trt_opt.report.calibrate import data_text
 from trt_opt.report.compare import COLOURS, decibels_text, show_comparison, sqnr_text
+from trt_opt.report.search import show_search
 from trt_opt.report.show import size_text
 from trt_opt.values.bundle import Bundle, BundleBuild, BundleReport
 from trt_opt.values.engine import BuildOptions
@@ -31,6 +32,8 @@ def show_bundle(report: BundleReport, console: Console) -> None:
         simulated = "identical" if output.sqnr_db is None else decibels_text(output.sqnr_db)
         table.add_row(Text(output.name), _shape(output.shape), simulated, asked)
     console.print(table)
+    if report.search is not None:
+        show_search(report.search, console)
     for warning in bundle.warnings:
         console.print(f"note      {warning}", markup=False, soft_wrap=True)
     size = size_text(report.file.bytes)
@@ -51,7 +54,8 @@ def show_bundle_build(build: BundleBuild, console: Console) -> None:
     ]
     _show_facts(facts, console)
     if build.engine is None:
-        told = " the engine was thrown away: it does not do what its model does"
+        why = "it does not do what its model does" if build.verdict == "FAIL" else "nobody can tell what it does"
+        told = f" the engine was thrown away: {why}"
         console.print(Text.assemble((build.verdict, COLOURS[build.verdict]), told))
         return
     again = " (was there already)" if build.reused else ""

@@ -10,6 +10,7 @@ from trt_opt.values.engine import BuildOptions, FileRecord
 from trt_opt.values.precision import PrecisionPlan
 from trt_opt.values.rewriting import RewriteReport
 from trt_opt.values.samples import DataProvenance
+from trt_opt.values.search import SearchReport
 from trt_opt.values.shapes import Shape
 
 FORMAT = 1
@@ -106,11 +107,13 @@ class BundleReport:
         file: The bundle's file, its name a path.
         bundle: What is in it.
         written: Whether it was written just now.
+        search: How the layers in INT8 were chosen; None where nothing was searched, or the bundle was only looked at.
     """
 
     file: FileRecord
     bundle: Bundle
     written: bool
+    search: SearchReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ def build(request, send):
     configuration = Configuration(trt, request, monitor, calibrator)
     try:
         engine = EngineBytesFromNetwork((builder, network, parser), configuration)()
+    except NotHereError:
+        raise
     except Exception as error:
         settled(calibrator, request, raised=True)
         if send.cancelled.is_set():
