@@ -16,6 +16,7 @@ from trt_opt.backends.onnxruntime import check_in_onnxruntime
 from trt_opt.build.manifest import MANIFEST, build_key, record_of_file, write_manifest
 from trt_opt.build.store import CACHE, ENGINE, GRAPH, TABLE, TAIL, EngineStore
 from trt_opt.buildable import require_accepted
+from trt_opt.cache_import import CacheImport
 from trt_opt.engine_building import EngineBuilder, Engines
 from trt_opt.files import sha256_of_file, write_atomically
 from trt_opt.graph.fingerprint import fingerprint
@@ -46,11 +47,12 @@ from trt_opt.values.engine import BuildOutcome, Manifest, Variant
 from trt_opt.values.integer_ends import IntegerEnds
 from trt_opt.values.native_calibration import NativeCalibration
 from trt_opt.values.progress import Progress
+from trt_opt.values.samples import DataProvenance
 from trt_opt.values.shapes import ShapeRange, ValueRange
 from trt_opt.values.shapes_seen import ShapesSeen
 from trt_opt.variants import GraphVariant, accuracies, graph_variants
 
-NOT_DECISIVE = ("model", "output", "calib_data", "eval_data", "table", "timeout_s", "tensorrt_python")
+NOT_DECISIVE = ("model", "output", "calib_data", "eval_data", "table", "from_cache", "timeout_s", "tensorrt_python")
 """Options that do not enter an engine's key by their text: files enter by their content."""
 
 
@@ -102,6 +104,7 @@ def _key(recipe: Recipe, backend: Backend, source: SourceModel, data: DataSets) 
             "calibration": data.calibration.provenance().sha256 if data.calibration else None,
             "evaluation": data.evaluation.provenance().sha256 if data.evaluation else None,
             "table": sha256_of_file(Path(recipe.table)) if recipe.table else None,
+            "cache": sha256_of_file(Path(recipe.from_cache)) if recipe.from_cache else None,
         }
     )
 
@@ -158,15 +161,14 @@ class _Build:
         ends = final.ends or given_ends(source.original)
         if ends is not None:
             write_atomically(self.folder / PREPROCESSING, note_text(ends))
-        cache_notes = () if imported is None else imported.warnings
-        result = _Result(source, data, decision, variants, measured, engines, (*cache_notes, *notes), ends, implicit)
+        result = _Result(source, data, decision, variants, measured, engines, notes, ends, implicit, imported)
         write_manifest(self._manifest(result, asked), self.folder / MANIFEST)
         if decision.journal is not None:
             decision.journal.done()
 
     def _manifest(self, result: _Result, asked: Recipe) -> Manifest:
         table, cache = self.folder / TABLE, self.folder / CACHE
-        calibration, evaluation = result.data.calibration, result.data.evaluation
+        evaluation = result.data.evaluation
         return Manifest(
             tool=f"trt-opt {__version__}",
             library=self.backend.library,
@@ -179,7 +181,7 @@ class _Build:
             options=result.engines.options,
             inputs=result.engines.built.inputs,
             outputs=result.engines.built.outputs,
-            calibration=calibration.provenance() if calibration else None,
+            calibration=result.ranges_from,
             evaluation=evaluation.provenance() if evaluation else None,
             precision=result.decision.graph.plan,
             rewrite=replace(result.source.report, tail=TAIL if result.source.tail else None),
@@ -187,6 +189,7 @@ class _Build:
             seconds={stage: round(seconds, 3) for stage, seconds in self.watch.seconds.items()},
             warnings=(
                 *import_notes(self.recipe, result.source),
+                *(result.imported.warnings if result.imported else ()),
                 *parser_notes(self.recipe, result.variants[-1].built),
                 *result.decision.graph.warnings,
                 *result.decision.warnings,
@@ -204,6 +207,7 @@ class _Build:
             layers=result.engines.layers,
             mismatches=result.engines.mismatches,
             cache=record_of_file(cache) if cache.exists() else None,
+            cache_coverage=result.imported.coverage if result.imported else None,
             implicit=result.implicit,
         )
 
@@ -221,6 +225,14 @@ class _Result:
     notes: tuple[str, ...]
     ends: IntegerEnds | None
     implicit: NativeCalibration | None
+    imported: CacheImport | None
+
+    @property
+    def ranges_from(self) -> DataProvenance | None:
+        """What the ranges rest on: calibration data, or a cache of which nothing is known."""
+        if self.imported is not None:
+            return self.imported.table.data
+        return self.data.calibration.provenance() if self.data.calibration else None
 
     def figures(self) -> tuple[Variant, ...]:
         sizes, on_gpu = self.engines.sizes, self.engines.on_gpu

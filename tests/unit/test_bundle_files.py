@@ -18,7 +18,7 @@ import onnx
 import pytest
 from bundle_models import described, files_of, own_files, recordings, with_entry, written
 from graphs import residual_block
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -349,6 +349,10 @@ NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
 @given(NAMES)
+@example("a,b")
+@example(" a")
+@example("a ")
+@example("a\nFORMAT=2")
 def test_every_name_is_kept_or_refused(name: str) -> None:
     """A tensor's name stands in build.conf as it is, on a line of its own, or the bundle is not made."""
     bundle = replace(described(), inputs=(BundledInput(name, "float32", (1, 16, 8, 8)),))
@@ -358,6 +362,7 @@ def test_every_name_is_kept_or_refused(name: str) -> None:
         assert error.hint
         return
     assert [line for line in lines if line.startswith("INPUT_0_NAME=")] == [f"INPUT_0_NAME={name}"]
+    assert name == name.strip()
     assert name and not set(name) & set("\n\r$`\"'\\;&|<>*?~#()[]{}!,=")
 
 
@@ -376,6 +381,7 @@ def test_texts_hold_every_float(floats: np.ndarray) -> None:
 
 
 @settings(max_examples=60)
+@example(model='a\x7f\\"\n\t', names=[], seed=0)
 @given(model=st.text(min_size=1), names=st.lists(st.text(), max_size=3), seed=st.integers(0, 2**31))
 def test_the_recipe_is_read_back(model: str, names: list[str], seed: int) -> None:
     """TOML with any characters in it, as `--recipe` reads it."""
@@ -384,6 +390,8 @@ def test_the_recipe_is_read_back(model: str, names: list[str], seed: int) -> Non
         path = Path(folder) / "recipe.toml"
         path.write_bytes(text_from_recipe(recipe).encode())
         back = recipe_from_file(path)
+    if not Path(model).is_absolute() and ":" not in model:
+        assert back["model"] == str(path.parent / model.encode("utf-8", "replace").decode())
     assert back["exclude" if names else "int8"] == (tuple(names) or True)
     assert (back["seed"] if seed else 0, back["max_drop"]) == (seed, 0.5)
 

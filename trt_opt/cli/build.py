@@ -36,6 +36,7 @@ def build(
     activation_products: options.ActivationProducts = None,
     table: options.Table = None,
     reuse_table: options.ReuseTable = None,
+    from_cache: options.FromCache = None,
     freeze_input: options.FreezeInput = None,
     widen_io: options.WidenIo = None,
     fp8_as_qdq: options.Fp8AsQdq = None,

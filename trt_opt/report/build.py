@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trt_opt.report.cache_import import show_coverage
 from trt_opt.report.calibrate import data_text
 from trt_opt.report.compare import agreement_text, drop_text, metric_value_text, share_text, sqnr_text
 from trt_opt.report.importing import show_import
@@ -49,6 +50,8 @@ def show_build(outcome: BuildOutcome, console: Console) -> None:
         facts.add_row("" if label == before else label, Text(text))
         before = label
     console.print(facts)
+    if manifest.cache_coverage is not None:
+        show_coverage(manifest.cache_coverage, console)
     if manifest.search is not None:
         show_search(manifest.search, console)
     if manifest.rewrite.imported is not None:

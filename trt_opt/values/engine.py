@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trt_opt.values.accuracy import Comparison
+from trt_opt.values.cache_import import CacheCoverage
 from trt_opt.values.device import Gpu
 from trt_opt.values.engine_layers import EngineLayer, PrecisionMismatch
 from trt_opt.values.integer_ends import IntegerEnds
@@ -134,6 +135,7 @@ class Manifest:
         mismatches: Nodes that run in another precision than was asked for.
         cache: TensorRT's calibration cache, where implicit quantisation used one.
         implicit: What implicit quantisation calibrated with; None without it.
+        cache_coverage: What a calibration cache covered of the ranges; None where they come from elsewhere.
     """
 
     tool: str
@@ -163,6 +165,7 @@ class Manifest:
     mismatches: tuple[PrecisionMismatch, ...] = ()
     cache: FileRecord | None = None
     implicit: NativeCalibration | None = None
+    cache_coverage: CacheCoverage | None = None
 
 
 @dataclass(frozen=True, slots=True)
