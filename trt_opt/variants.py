@@ -141,7 +141,7 @@ def _accuracies(
     limits: Limits,
     progress: Progress,
 ) -> dict[str, Comparison]:
-    reference: Runner = _reference(original)
+    reference: Runner = reference_runner(original)
     fed = half_inputs(original)
     candidates = [_fed_with_data(variant, runner, fed) for variant, runner in runners.items()]
     given = given_ends(original)
@@ -153,7 +153,7 @@ def _accuracies(
     return {variant.name: found for variant, found in zip(runners, compared, strict=True)}
 
 
-def _reference(original: onnx.ModelProto) -> Runner:
+def reference_runner(original: onnx.ModelProto) -> Runner:
     """Runs the model as given; a quantised one without optimisations, which would make inexact kernels of its pairs."""
     if not is_quantized(original):
         return OnnxRuntimeRunner(original, optimised=True, name="FP32 on ONNX Runtime")

@@ -182,7 +182,7 @@ def _require_version(target: TensorRTTarget, version: str, python: str) -> None:
         raise MissingError(
             f"the target is TensorRT {wanted}, and this interpreter has {version}",
             where=python,
-            hint="--tensorrt-python names another interpreter; trt-opt doctor shows what each has",
+            hint=f"--target tensorrt:{version}, or --tensorrt-python; trt-opt doctor shows what each Python has",
         )
 
 

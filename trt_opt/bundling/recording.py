@@ -15,11 +15,10 @@ from trt_opt.bundling.samples import Recording
 from trt_opt.datasets.evenly_spread import EvenlySpread
 from trt_opt.errors import DataError, UnsupportedModelError
 from trt_opt.graph.query import graph_inputs, graph_outputs
-from trt_opt.importing import exact_source
-from trt_opt.quantize.quantized_models import is_quantized
 from trt_opt.values.progress import Progress
 from trt_opt.values.samples import Dataset, Sample
 from trt_opt.values.shapes import Profile
+from trt_opt.variants import reference_runner
 
 LARGEST_BYTES = 256_000_000
 """Of all arrays together; as text they are two or three times as large."""
@@ -70,13 +69,10 @@ def recorded(
         notes.append(f"{len(chosen)} samples travel: the others have another shape")
     if dataset.is_random:
         notes.append("the samples are RANDOM numbers: they show whether the engine computes right, not how well")
-    # As in `variants`: a quantised source without optimisations, and FP16 rounded where a device would round it.
-    quantised = is_quantized(subject.original)
-    source = exact_source(subject.original) if quantised else subject.original
     recordings = []
     progress.start("record samples", len(chosen))
     with (
-        OnnxRuntimeRunner(source, optimised=not quantised) as reference,
+        reference_runner(subject.original) as reference,
         OnnxRuntimeRunner(subject.simulated, optimised=False, rounds_halves=True) as candidate,
     ):
         for sample in chosen:

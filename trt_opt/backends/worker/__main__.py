@@ -18,6 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+# Polygraphy imports PyTorch, where it is installed, before the first inference: seconds for tensors nobody feeds.
+sys.modules.setdefault("torch", None)
+
 PROTOCOL = 2
 
 
