@@ -202,7 +202,7 @@ class _Build:
             builder_warnings=result.engines.built.warnings,
             packages=package_versions(),
             ends=result.ends,
-            search=result.decision.reported(result.measured.get(result.variants[-1].name)),
+            search=result.decision.reported(result.final_accuracy),
             gpu=self.backend.gpu,
             layers=result.engines.layers,
             mismatches=result.engines.mismatches,
@@ -226,6 +226,12 @@ class _Result:
     ends: IntegerEnds | None
     implicit: NativeCalibration | None
     imported: CacheImport | None
+
+    @property
+    def final_accuracy(self) -> Comparison | None:
+        """How far the result is from the model as given: the engine itself where it could be run, else simulated."""
+        name = self.variants[-1].name
+        return self.engines.on_gpu.get(name) or self.measured.get(name)
 
     @property
     def ranges_from(self) -> DataProvenance | None:

@@ -202,3 +202,13 @@ def test_the_environment_names_the_interpreter(
     failed = run("build", MODEL, "--target", "tensorrt", "--no-baselines", *SHAPES)
     assert failed.exit_code == 5
     assert os.devnull in failed.stderr
+
+
+@ONE_VERSION
+def test_a_budget_is_judged_on_the_engine(store: EngineStore, tensorrt_python: Path) -> None:
+    """What the search reports are the engine's figures, not the simulation's."""
+    evaluation = ("--eval-data", str(DIGITS / "test.npz"), "--max-drop", "5", "--no-baselines")
+    manifest = built(store, tensorrt_python, "--int8", *CALIBRATION, *evaluation)
+    assert manifest.search is not None
+    assert manifest.search.reported == manifest.variants[-1].on_gpu
+    assert manifest.search.reported != manifest.variants[-1].accuracy
