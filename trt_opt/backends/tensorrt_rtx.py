@@ -17,6 +17,8 @@ from trt_opt.values.engine_layers import EngineLayer
 from trt_opt.values.summary import RefusedNode
 from trt_opt.values.target import RtxTarget
 
+PACKAGES = ("tensorrt_rtx", "tensorrt_rtx_cu13_bindings", "tensorrt_rtx_cu12_bindings")
+
 ENVIRONMENT = {"POLYGRAPHY_USE_TENSORRT_RTX": "1"}
 """What makes Polygraphy load TensorRT-RTX instead of TensorRT."""
 
@@ -36,7 +38,7 @@ class TensorRTRTXBackend(LibraryBackend):
     def __init__(self, target: RtxTarget) -> None:
         if importlib.util.find_spec("tensorrt_rtx") is None:
             raise MissingError("TensorRT-RTX is not installed", hint='pip install "trt-opt[rtx]"')
-        version = importlib.metadata.version("tensorrt_rtx")
+        version = _version()
         self.target = target
         self.gpu: Gpu | None = None
         self.library = f"tensorrt_rtx {version}"
@@ -63,3 +65,15 @@ class TensorRTRTXBackend(LibraryBackend):
         if (7, 5) in self.target.capabilities and "Turing" in refused.reason:
             return "Turing has no FP32 GEMM in TensorRT-RTX: build with --fp16, or leave 7.5 out of --target"
         return super()._hint(refused)
+
+
+def _version() -> str:
+    """The version that is installed, by whichever of its packages pip knows of.
+
+    Raises:
+        MissingError: pip knows of none: the files were copied here.
+    """
+    for package in PACKAGES:
+        for found in importlib.metadata.distributions(name=package):
+            return found.version
+    raise MissingError("the version of TensorRT-RTX cannot be told", hint='pip install "trt-opt[rtx]"')
