@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from trt_opt.build.store import CACHE, EngineStore
 from trt_opt.calibrate.cache import cache_from_table
 from trt_opt.calibration_batches import store_batches
 from trt_opt.calibration_files import checked_cache, expected_record, record_cache, sidecar_of
-from trt_opt.errors import RequestError, StageError, StaleError
+from trt_opt.errors import RequestError, StageError, StaleError, StorageError
 from trt_opt.files import write_atomically
 from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.query import graph_inputs
@@ -65,6 +65,7 @@ class ImplicitCalibration:
         expected: What the cache belongs to.
         kept: Where the store keeps TensorRT's own cache for the next build; None for a cache of ours.
         stored: The samples that were laid down; None without.
+        notes: What the user should know before anything was calibrated.
     """
 
     request: Mapping[str, Any]
@@ -73,6 +74,7 @@ class ImplicitCalibration:
     expected: CacheRecord
     kept: Path | None = None
     stored: StoredBatches | None = None
+    notes: tuple[str, ...] = ()
 
     def settled(self, counts: Mapping[str, Any] | None) -> NativeCalibration:
         """What calibration consumed, after the build; writes beside the cache what it belongs to.
@@ -87,12 +89,21 @@ class ImplicitCalibration:
             return NativeCalibration(self.calibrator, 0, 0, 0, 1, True, record_cache(self.cache, self.expected))
         if counts["from_cache"]:
             shutil.copyfile(self.kept, self.cache)
-        record = record_cache(self.cache, self.expected)
-        if not counts["from_cache"]:
+        found = native_calibration(self.calibrator, self.stored, counts, record_cache(self.cache, self.expected))
+        warnings = self.notes if counts["from_cache"] else (*self.notes, *self._keep())
+        return replace(found, warnings=(*found.warnings, *warnings))
+
+    def _keep(self) -> tuple[str, ...]:
+        """Lays the cache down for the next build; that it cannot be kept is no reason to throw the engine away."""
+        if self.kept is None:
+            return ()
+        try:
             self.kept.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.kept, self.cache.read_bytes())
             write_atomically(sidecar_of(self.kept), sidecar_of(self.cache).read_bytes())
-        return native_calibration(self.calibrator, self.stored, counts, record)
+        except (OSError, StorageError) as error:
+            return (f"TensorRT's calibration cache could not be kept for the next build: {error}",)
+        return ()
 
 
 @contextmanager
@@ -147,18 +158,17 @@ def _native(
     version = backend.library.partition(" ")[2]
     expected = expected_record(fingerprint(graph.model), data.provenance(), calibrator, version, stored.batch_size)
     kept = store.calibration_cache(build_key({"belongs to": expected}))
-    request = native_request(
-        calibrator, scratch, stored, read_cache=_usable(kept, expected), write_cache=folder / CACHE
-    )
-    return ImplicitCalibration(request, calibrator.strip(), folder / CACHE, expected, kept, stored)
+    usable, notes = _usable(kept, expected)
+    request = native_request(calibrator, scratch, stored, read_cache=usable, write_cache=folder / CACHE)
+    return ImplicitCalibration(request, calibrator.strip(), folder / CACHE, expected, kept, stored, notes)
 
 
-def _usable(kept: Path, expected: CacheRecord) -> Path | None:
-    """A cache of an earlier build, if it is the one that was recorded; else TensorRT calibrates anew."""
+def _usable(kept: Path, expected: CacheRecord) -> tuple[Path | None, tuple[str, ...]]:
+    """A cache of an earlier build, if it is the one that was recorded; else None and why TensorRT calibrates anew."""
     if not kept.is_file():
-        return None
+        return None, ()
     try:
         checked_cache(kept, expected)
-    except (StaleError, RequestError):
-        return None
-    return kept
+    except (StaleError, RequestError) as error:
+        return None, (f"the calibration cache of an earlier build was refused, TensorRT calibrated anew: {error.what}",)
+    return kept, ()

@@ -245,7 +245,7 @@ class _Result:
         return tuple(
             Variant(
                 entry.name,
-                weight_bytes(entry.model),
+                weight_bytes(entry.built),
                 sizes.get(entry.name),
                 self.measured.get(entry.name),
                 on_gpu.get(entry.name),

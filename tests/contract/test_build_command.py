@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from command_line import run
@@ -31,8 +32,6 @@ ONE_VERSION = pytest.mark.parametrize("bindings", ["10.16.1.11"], indirect=True)
 @pytest.fixture(scope="session")
 def few_digits(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The first 40 test digits: an engine of the stand-in answers one at a time."""
-    import numpy as np
-
     file = tmp_path_factory.mktemp("digits") / "few.npz"
     with np.load(DIGITS / "test.npz") as arrays:
         np.savez(file, **{name: arrays[name][:40] for name in arrays.files})
@@ -141,6 +140,7 @@ def test_native_ranges_are_used_again_unless_they_were_changed(store: EngineStor
     third = built(store, tensorrt_python, *options, "--optimization-level", "1")
     assert third.implicit is not None
     assert not third.implicit.from_cache
+    assert any("was refused" in warning for warning in third.warnings)
 
 
 @ONE_VERSION
@@ -212,3 +212,52 @@ def test_a_budget_is_judged_on_the_engine(store: EngineStore, tensorrt_python: P
     assert manifest.search is not None
     assert manifest.search.reported == manifest.variants[-1].on_gpu
     assert manifest.search.reported != manifest.variants[-1].accuracy
+
+
+@ONE_VERSION
+def test_the_table_and_what_is_below_it_tell_one_measurement(
+    store: EngineStore, tensorrt_python: Path, few_digits: str
+) -> None:
+    """What the engine loses is the drop of the engine's figures, also where nothing could be simulated."""
+    evaluation = ("--eval-data", few_digits, "--no-baselines", "--quantization", "implicit")
+    done = run(
+        "build", MODEL, "--target", "tensorrt", "--tensorrt-python", str(tensorrt_python), *CALIBRATION, *evaluation
+    )
+    assert done.exit_code == 0, done.stderr
+    variant = read_manifest(next(store.entries()).manifest_path).variants[-1]
+    assert (variant.accuracy, variant.on_gpu is None) == (None, False)
+    assert "implicit INT8 + FP16 loses" in done.stdout
+
+
+@ONE_VERSION
+def test_timings_that_cannot_be_kept_do_not_cost_the_engine(store: EngineStore, tensorrt_python: Path) -> None:
+    """A file in the way of the timings is told; the entry is whole and nothing else lies in it."""
+    store.root.mkdir()
+    (store.root / ".timings").touch()
+    manifest = built(store, tensorrt_python, "--no-baselines", *SHAPES)
+    assert any("not kept" in warning and ".timings" in warning for warning in manifest.builder_warnings)
+    (entry,) = store.entries()
+    assert store.verify(entry).is_good
+    assert not list(entry.path.glob("timings*"))
+
+
+def test_integer_inputs_are_fed_as_the_engine_takes_them(
+    tmp_path: Path, store: EngineStore, tensorrt_python: Path
+) -> None:
+    """Before 10 the parser makes INT32 of INT64: token ids reach the engine all the same, unless one does not fit."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (int64[4] ids) => (float[4, 1] y)
+        <float[3, 1] table = {1.0, 2.0, 3.0}, int64 most = {2}> { i = Min(ids, most) y = Gather(table, i) }"""
+    )
+    onnx.save(model, tmp_path / "ids.onnx")
+    with_ids = ("build", str(tmp_path / "ids.onnx"), "--target", "tensorrt", "--tensorrt-python", str(tensorrt_python))
+    np.savez(tmp_path / "fits.npz", ids=np.array([[0, 1, 2, 0]], np.int64))
+    done = run(*with_ids, "--eval-data", str(tmp_path / "fits.npz"), "--no-baselines")
+    assert done.exit_code == 0, done.stderr
+    (entry,) = store.entries()
+    (variant,) = read_manifest(entry.manifest_path).variants
+    assert variant.on_gpu is not None
+    np.savez(tmp_path / "beyond.npz", ids=np.array([[0, 1, 2, 2**40]], np.int64))
+    done = run(*with_ids, "--eval-data", str(tmp_path / "beyond.npz"), "--no-baselines")
+    narrowed = read_manifest(entry.manifest_path).library.startswith("tensorrt 8.")
+    assert ("beyond INT32" in done.stderr) == narrowed

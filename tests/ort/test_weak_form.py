@@ -103,3 +103,49 @@ def test_left_out_zero_points_are_written() -> None:
     assert all(len(node.input) == 3 for node in weak.graph.node if node.op_type.endswith("Linear"))
     feed = {"x": np.linspace(-60, 60, 6, dtype=np.float32).reshape(2, 3)}
     np.testing.assert_array_equal(outputs_of(model, feed)["y"], outputs_of(weak, feed)["y"])
+
+
+def test_bodies_hold_nothing_that_tensorrt_8_does_not_read_either() -> None:
+    """Q/DQ in the branches of an If are written like those outside, with the same numbers, and set the INT8 flag."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 13]> g (float[2, 3] x, bool c) => (float[2, 3] y)
+        <float s = {0.5}, int8 z = {0}>
+        { y = If (c) <
+            then_branch = b1 () => (float[2, 3] t)
+              <int8[2, 3] w = {1, 2, 3, -128, 5, 127}>
+              { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s) e = DequantizeLinear(w, s) t = Add(d, e) },
+            else_branch = b2 () => (float[2, 3] f) { f = Neg(x) }> }"""
+    )
+    weak = weak_form(model, fp16=False)
+    assert weak.int8
+    onnx.checker.check_model(weak.model, full_check=True)
+    branch = next(attribute.g for attribute in weak.model.graph.node[0].attribute if attribute.name == "then_branch")
+    pairs = [node for node in branch.node if node.op_type.endswith("Linear")]
+    assert [node.op_type for node in pairs].count("QuantizeLinear") == 2
+    assert all(len(node.input) == 3 for node in pairs)
+    assert TensorProto.INT8 not in {tensor.data_type for tensor in branch.initializer}
+    for chosen in (True, False):
+        feed = {"x": np.linspace(-60, 60, 6, dtype=np.float32).reshape(2, 3), "c": np.asarray(chosen)}
+        np.testing.assert_array_equal(outputs_of(model, feed)["y"], outputs_of(weak.model, feed)["y"])
+
+
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_fp16_ends_set_the_flag_and_everything_else_stays_fp32(is_quantized: bool) -> None:
+    """TensorRT 8 refuses FP16 tensors without the flag; with it, what nobody wanted in FP16 is pinned."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 13]> g (float16[2, 3] x) => (float16[2, 3] y)
+        <float s = {0.5}, int8 z = {0}>
+        { a = Cast<to = 1>(x) b = Relu(a) q = QuantizeLinear(b, s, z) d = DequantizeLinear(q, s, z)
+          e = Neg(d) f = Abs(e) y = Cast<to = 10>(f) }"""
+    )
+    for node in model.graph.node:
+        node.name = node.op_type
+    if not is_quantized:
+        kept = [node for node in model.graph.node if not node.op_type.endswith("Linear")]
+        kept[2].input[0] = "b"
+        del model.graph.node[:]
+        model.graph.node.extend(kept)
+    weak = weak_form(model, fp16=False)
+    assert (weak.fp16, weak.int8) == (True, is_quantized)
+    assert weak.float32_layers == (("Relu", "Abs") if is_quantized else ("Relu", "Neg", "Abs"))
+    assert not weak_form(model, fp16=False, calibrated=True).float32_layers

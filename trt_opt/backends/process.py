@@ -176,9 +176,10 @@ class Worker:
         process = self._process
         code = process.wait() if process is not None else 0
         if code == -signal.SIGKILL:
+            smaller = ", a smaller --workspace-mib, or a lower --optimization-level" if verb == "build" else ""
             return WorkerError(
                 f"the worker was killed during {verb}, most likely because memory ran out{self._tail()}",
-                hint="free memory, a smaller --workspace-mib, or a lower --optimization-level",
+                hint=f"free memory{smaller}",
             )
         how = f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
         return WorkerError(f"the worker {how} during {verb}{self._tail()}", hint="trt-opt doctor")

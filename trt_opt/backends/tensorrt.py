@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from trt_opt.backends.library_backend import LibraryBackend
 from trt_opt.backends.machine import has_gpu
 from trt_opt.backends.process import FailedRequestError, Worker
 from trt_opt.backends.tensorrt_versions import support_of
-from trt_opt.errors import MissingError, StageError, TargetError
+from trt_opt.errors import MissingError, StageError, StorageError, TargetError
 from trt_opt.files import write_atomically
 from trt_opt.values.backend import BuiltEngine
 from trt_opt.values.device import Gpu
 from trt_opt.values.engine import BuildFiles, BuildOptions
 from trt_opt.values.engine_layers import EngineLayer
 from trt_opt.values.progress import Progress
+from trt_opt.values.summary import RefusedNode
 from trt_opt.values.target import TensorRTTarget
 
 HELLO_TIMEOUT_S = 120.0
@@ -109,7 +111,11 @@ class TensorRTBackend(LibraryBackend):
         """
         self._require_options(options)
         built = super().build(files, options, progress, timeout_s)
-        _keep_timing_cache(files)
+        try:
+            _keep_timing_cache(files)
+        except (OSError, StorageError) as error:  # the engine is good all the same
+            lost = f"what was timed is not kept for later builds: {error}"
+            return replace(built, warnings=(*built.warnings, lost))
         return built
 
     def layers(self, engine: Path, options: BuildOptions) -> tuple[EngineLayer, ...]:
@@ -161,6 +167,11 @@ class TensorRTBackend(LibraryBackend):
         if files.timing_cache is not None:
             own |= {"timing_cache_in": _timing_cache(files), "timing_cache_out": str(_new_timing_cache(files))}
         return {**super()._request(files, options), **own, "calibration": files.calibration}
+
+    def _hint(self, refused: RefusedNode) -> str:
+        if "DLA" in refused.reason:
+            return "--gpu-fallback runs on the GPU what the accelerator cannot"
+        return super()._hint(refused)
 
     def _require_options(self, options: BuildOptions) -> None:
         """Refuses what this version does not have."""
@@ -219,7 +230,7 @@ def _keep_timing_cache(files: BuildFiles) -> None:
     if files.timing_cache is None or not new.is_file():
         return
     content = new.read_bytes()
-    files.timing_cache.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(files.timing_cache, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     for file in files.engine.parent.glob("timings.*"):  # Polygraphy leaves a lock beside what it reads
         file.unlink(missing_ok=True)
+    files.timing_cache.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(files.timing_cache, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)

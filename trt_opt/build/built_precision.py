@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from trt_opt.values.engine_layers import EngineLayer, PrecisionMismatch
 from trt_opt.values.precision import LayerDecision, PrecisionPlan
 
+NOT_COMPUTED = frozenset({"Cast", "Gather", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice"})
+"""Operators that move or convert numbers: what they carry is decided by their neighbours."""
+
 COMPARED = ("int8", "fp8", "fp16", "fp32")
 """Decisions of which an engine shows whether they were kept."""
 
@@ -35,7 +38,9 @@ def mismatches(
 def _found(plan: PrecisionPlan, found: dict[str, EngineLayer]) -> Iterator[tuple[LayerDecision, EngineLayer]]:
     for layer in plan.layers:
         got = found.get(layer.node)
-        if got is not None and layer.precision in COMPARED and got.precision in COMPARED:
+        if got is None or layer.op_type in NOT_COMPUTED:
+            continue
+        if layer.precision in COMPARED and got.precision in COMPARED:
             yield layer, got
 
 

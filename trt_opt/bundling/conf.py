@@ -41,6 +41,9 @@ def _values(bundle: Bundle, model: FileRecord) -> dict[str, str]:
         "OPTIMIZATION_LEVEL": _number(options.optimization_level),
         "DLA": _number(options.dla_core),
         "GPU_FALLBACK": _yes_or_no(options.gpu_fallback),
+        "VERSION_COMPATIBLE": _yes_or_no(options.version_compatible),
+        "HARDWARE_COMPATIBLE": _yes_or_no(options.hardware_compatible),
+        "TACTIC_SOURCES": ",".join(_source(name) for name in options.tactic_sources),
         "SAMPLES": str(bundle.samples),
         "INPUTS": str(len(bundle.inputs)),
         "OUTPUTS": str(len(bundle.outputs)),
@@ -80,6 +83,16 @@ def _layer(name: str) -> str:
             "shells and trtexec take",
             where=f"node {name!r}",
             hint="rename the node in the exporter, or leave FP16 out: --no-fp16",
+        )
+    return name
+
+
+def _source(name: str) -> str:
+    if not re.fullmatch(r"[A-Z0-9_]+", name):
+        raise UnsupportedModelError(
+            "TensorRT has no tactic source of such a name",
+            where=f"tactic source {name!r}",
+            hint="EDGE_MASK_CONVOLUTIONS",
         )
     return name
 

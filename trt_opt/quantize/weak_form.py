@@ -17,8 +17,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from trt_opt.graph.tensors import array_from_tensor
-from trt_opt.graph.writer import GraphWriter, drop_unread
+from trt_opt.graph.index import attribute_of, captured_names
+from trt_opt.graph.query import all_nodes
+from trt_opt.graph.tensors import array_from_tensor, subgraphs_of
+from trt_opt.graph.writer import GraphWriter
 
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 
@@ -31,7 +33,7 @@ class WeakForm:
 
     Attributes:
         model: The graph.
-        fp16: Whether the builder may use FP16.
+        fp16: Whether the builder may use FP16: it was asked for, or the graph's ends are FP16.
         int8: Whether it may use INT8: there are Q/DQ pairs, or a calibration tells the ranges.
         float32_layers: Nodes that stay FP32 although it may use FP16.
         calibrated: Whether the ranges come with a calibration and not in Q/DQ pairs.
@@ -55,24 +57,67 @@ def weak_form(
         pinned: Node → why it must stay FP32.
         calibrated: Whether the ranges come with a calibration.
     """
-    int8 = any(node.op_type in PAIR for node in model.graph.node)
+    int8 = any(node.op_type in PAIR for node in all_nodes(model))
     written = _with_float_weights(model) if int8 else model
+    if not fp16 and _has_halves(written):
+        return WeakForm(written, True, int8 or calibrated, () if calibrated else _floats_alone(written), calibrated)
     return WeakForm(written, fp16, int8 or calibrated, tuple(pinned) if fp16 else (), calibrated)
+
+
+def _has_halves(model: onnx.ModelProto) -> bool:
+    """Whether the graph has FP16 tensors although nobody asked for FP16: ends that came so, and the casts at them."""
+    casts = (node for node in all_nodes(model) if node.op_type == "Cast")
+    kinds = {attribute_of(node, "to") for node in casts}
+    kinds |= {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+    return TensorProto.FLOAT16 in kinds
+
+
+def _floats_alone(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The nodes that must stay FP32 where FP16 is a flag for the ends' sake; Q/DQ decides of the others."""
+    dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    left = (*PAIR, "Constant", "Cast")
+    return tuple(
+        node.name for node in model.graph.node if node.op_type not in left and dequantized.isdisjoint(node.input)
+    )
 
 
 def _with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     writer = GraphWriter(model)
-    constants = {tensor.name: tensor for tensor in writer.model.graph.initializer}
-    for node in list(writer.model.graph.node):
-        if node.op_type not in PAIR:
-            continue
-        _complete_zero_point(writer, node, constants)
-        stored = constants.get(node.input[0])
-        if node.op_type == "DequantizeLinear" and stored is not None and stored.data_type == TensorProto.INT8:
-            _quantize_from_float(writer, node, constants)
-    finished = writer.finished()
-    drop_unread(finished)
-    return finished
+    _write_float_weights(writer, writer.model.graph, {})
+    return writer.finished()
+
+
+def _write_float_weights(writer: GraphWriter, graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto]) -> None:
+    """Does so in a graph and in the bodies of its nodes; what is added lies in the outermost graph, seen by all.
+
+    Args:
+        writer: Of the whole model.
+        graph: Its graph, or a body in it.
+        outer: The constants that the body sees from outside.
+    """
+    constants = {**outer, **{tensor.name: tensor for tensor in graph.initializer}}
+    ordered: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for body in subgraphs_of(node):
+            _write_float_weights(writer, body, constants)
+        if node.op_type in PAIR:
+            _complete_zero_point(writer, node, constants)
+            stored = constants.get(node.input[0])
+            if node.op_type == "DequantizeLinear" and stored is not None and stored.data_type == TensorProto.INT8:
+                ordered.append(_quantize_from_float(writer, node, constants))
+        ordered.append(node)
+    del graph.node[:]
+    graph.node.extend(ordered)
+    if graph is not writer.model.graph:  # the writer looks after that one
+        _drop_unread_constants(graph)
+
+
+def _drop_unread_constants(body: onnx.GraphProto) -> None:
+    read = {name for node in body.node for name in (*node.input, *captured_names(node))}
+    read |= {value.name for value in body.output}
+    kept = [tensor for tensor in body.initializer if tensor.name in read]
+    del body.initializer[:]
+    body.initializer.extend(kept)
 
 
 def _complete_zero_point(writer: GraphWriter, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> None:
@@ -86,8 +131,10 @@ def _complete_zero_point(writer: GraphWriter, node: onnx.NodeProto, constants: M
     node.input.append(zeros)
 
 
-def _quantize_from_float(writer: GraphWriter, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> None:
-    """Puts the floats that an INT8 initialiser stands for, and their QuantizeLinear, before a DequantizeLinear."""
+def _quantize_from_float(
+    writer: GraphWriter, node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> onnx.NodeProto:
+    """Lets a DequantizeLinear read the floats its INT8 initialiser stands for, through the QuantizeLinear returned."""
     codes = array_from_tensor(constants[node.input[0]])
     scale = array_from_tensor(constants[node.input[1]]).astype(np.float32)
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
@@ -95,8 +142,8 @@ def _quantize_from_float(writer: GraphWriter, node: onnx.NodeProto, constants: M
     quantized = writer.tensor(f"{node.input[0]}_quantized")
     pair = writer.made("QuantizeLinear", [weights, *node.input[1:3]], quantized)
     pair.attribute.extend(attribute for attribute in node.attribute if attribute.name == "axis")
-    writer.before(node.name, pair)
     node.input[0] = quantized
+    return pair
 
 
 def _floats(codes: NDArray[np.generic], scale: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

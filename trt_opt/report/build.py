@@ -129,7 +129,8 @@ def _calibrated(manifest: Manifest) -> Iterator[Fact]:
 
 
 def _drop(variant: Variant) -> Iterator[Fact]:
-    metric = None if variant.accuracy is None else variant.accuracy.metric
+    accuracy = _shown(variant)
+    metric = None if accuracy is None else accuracy.metric
     drop = None if metric is None else drop_text(metric)
     if metric is not None and drop is not None:
         yield "drop", f"{variant.name} loses {drop} of {metric.name}"
@@ -137,17 +138,22 @@ def _drop(variant: Variant) -> Iterator[Fact]:
 
 def _metric_heading(manifest: Manifest) -> str:
     """The metric asked for, unless a column of its own shows it anyway."""
-    metrics = [variant.accuracy.metric for variant in manifest.variants if variant.accuracy is not None]
+    metrics = [accuracy.metric for variant in manifest.variants if (accuracy := _shown(variant)) is not None]
     asked = next((metric for metric in metrics if metric is not None), None)
     return "top-1" if asked is None or asked.name in SHOWN_ANYWAY else short(asked.short_name, 18)
 
 
 def _row(variant: Variant) -> tuple[str, ...]:
     sizes = (variant.name, size_text(variant.onnx_bytes), size_text(variant.engine_bytes))
-    accuracy = variant.on_gpu or variant.accuracy
+    accuracy = _shown(variant)
     if accuracy is None:
         return (*sizes, "-", "-", "-")
     return (*sizes, _value(accuracy), agreement_text(accuracy), sqnr_text(accuracy))
+
+
+def _shown(variant: Variant) -> Comparison | None:
+    """The figures of the table: the engine's own where it ran, else the simulation's."""
+    return variant.on_gpu or variant.accuracy
 
 
 def _value(accuracy: Comparison) -> str:

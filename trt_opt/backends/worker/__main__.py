@@ -55,7 +55,8 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001  the boundary of the process: the parent must hear of everything
             traceback.print_exc()
             nodes = getattr(error, "nodes", None)
-            channel({"event": "failed", "kind": type(error).__name__, "message": str(error), "nodes": nodes})
+            kind = "OSError" if isinstance(error, OSError) else type(error).__name__
+            channel({"event": "failed", "kind": kind, "message": str(error), "nodes": nodes})
 
 
 def listen(channel, lines):

@@ -10,7 +10,7 @@ import listening
 import networks
 
 LOADED = {}
-"""The runner of the engine that is loaded, under "runner"."""
+"""The engine that is loaded and its runner, under "engine" and "runner"."""
 
 
 class UnusableEngineError(Exception):
@@ -36,7 +36,7 @@ def load(request, send):
     engine, runtime, log = deserialised(trt, request)
     runner = TrtRunner(engine)
     runner.activate()
-    LOADED.update(runner=runner, runtime=runtime, log=log)
+    LOADED.update(runner=runner, engine=engine, runtime=runtime, log=log)
     return {"warnings": log.warnings}
 
 
@@ -50,6 +50,7 @@ def infer(request, send):
     runner = LOADED["runner"]
     with numpy.load(request["feed"], allow_pickle=False) as arrays:
         feed = {name: arrays[str(number)] for number, name in enumerate(request["inputs"])}
+    feed = {name: as_taken(LOADED["engine"], name, array) for name, array in feed.items()}
     seconds = []
     for _ in range(request.get("repeat", 1)):
         outputs = runner.infer(feed)
@@ -57,6 +58,21 @@ def infer(request, send):
     names = list(outputs)
     numpy.savez(request["result"], **{str(number): outputs[name] for number, name in enumerate(names)})
     return {"outputs": names, "seconds": seconds}
+
+
+def as_taken(engine, name, array):
+    """An INT64 input in INT32 where the engine takes that: before TensorRT 10 parsers make INT32 of all INT64.
+
+    Raises:
+        UnusableEngineError: A value does not fit.
+    """
+    trt = networks.load_library()
+    if str(array.dtype) != "int64" or engine.get_tensor_dtype(name) != trt.DataType.INT32:
+        return array
+    narrow = array.astype("int32")
+    if (narrow != array).any():
+        raise UnusableEngineError("the input {!r} holds integers beyond INT32, which the engine takes".format(name))
+    return narrow
 
 
 def unload(request, send):
