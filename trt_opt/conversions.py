@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from trt_opt.accuracy_search.decision import Decision, Question, decided
 from trt_opt.backends import target_or_default
 from trt_opt.backends.machine import package_versions
 from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
+from trt_opt.backends.tensorrt_versions import support_of
 from trt_opt.build.manifest import build_key
 from trt_opt.buildable import ImportChoice, PassChoice, made_buildable
 from trt_opt.cache_import import CacheImport
@@ -24,11 +26,13 @@ from trt_opt.datasets import open_dataset, preprocess_from_text
 from trt_opt.ends import EndsRequest, with_asked_ends
 from trt_opt.errors import RequestError, StaleError
 from trt_opt.files import require_free, sha256_of_file, write_atomically
+from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs, opset, opset_or_none
 from trt_opt.graph.save import save_model
+from trt_opt.implicit.caches import expected_record, record_cache, sidecar_of
+from trt_opt.implicit.native import is_native
 from trt_opt.importing import exact_source
-from trt_opt.native_calibration import is_native
 from trt_opt.passes.clean_up.raise_opset import RaiseOpset
 from trt_opt.preparation import (
     SAMPLES_FOR_PASSES,
@@ -141,8 +145,16 @@ def calibrated_file(
         _require_no_gap(imported)
     write_atomically(output, json_from_value(table))
     if cache_version is not None:
-        write_atomically(cache_file, cache_from_table(table, cache_version))
+        _write_cache(cache_file, cache_from_table(table, cache_version), table, (cache_version, source))
     return table
+
+
+def _write_cache(file: Path, text: str, table: CalibrationTable, made_for: tuple[str, SourceModel]) -> None:
+    """Writes TensorRT's calibration cache, and beside it what it belongs to."""
+    write_atomically(file, text)
+    version, source = made_for
+    record = expected_record(table.model_sha256, table.data, table.calibrator, version)
+    record_cache(file, replace(record, source_sha256=fingerprint(source.original)))
 
 
 def _require_no_gap(imported: CacheImport) -> None:
@@ -158,11 +170,16 @@ def _require_no_gap(imported: CacheImport) -> None:
 
 
 def _require_version(version: str) -> None:
-    """Refuses what is no version of TensorRT before any data are run."""
+    """Refuses what is no version of TensorRT that reads caches, before any data are run."""
     try:
         text_from_cache(CalibrationCache(version, "EntropyCalibration2", {}))
     except CalibratorError as error:
         raise RequestError(f"--cache: {error}", hint="--cache 8.6.1") from error
+    if not support_of(version).int8_calibrators:
+        raise RequestError(
+            f"--cache: TensorRT {version} reads no calibration cache, it has no INT8 calibrators",
+            hint="leave --cache out: the ranges go into the graph (trt-opt quantize --table)",
+        )
 
 
 def _require_cache_free(cache_file: Path, output: Path, *, force: bool) -> None:
@@ -170,6 +187,7 @@ def _require_cache_free(cache_file: Path, output: Path, *, force: bool) -> None:
     if cache_file == output:
         raise RequestError("the calibration cache would have the same name", where=str(output), hint="-o TABLE.json")
     require_free(cache_file, force=force)
+    require_free(sidecar_of(cache_file), force=force)
 
 
 def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: bool) -> QuantizationReport:
@@ -188,24 +206,26 @@ def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: b
     cache_file = output.with_suffix(".cache")
     if recipe.method == Implicit.name:
         require_free(cache_file, force=force)
+        require_free(sidecar_of(cache_file), force=force)
     note = output.with_suffix(f".{PREPROCESSING}")
     if recipe.method == FullInteger.name:
         require_free(note, force=force)
     found = quantized(recipe, output.with_name(f".{output.name}.search.jsonl"), progress)
     decision, result = found.decision, found.decision.graph
     save_model(result.built, output)
-    beside: dict[Path, str] = {}
+    beside: list[Path] = []
     if result.ends is not None:
-        beside[note] = note_text(result.ends)
-    if found.cache is not None:
-        beside[cache_file] = found.cache
-    for file, text in beside.items():
-        write_atomically(file, text)
+        write_atomically(note, note_text(result.ends))
+        beside.append(note)
     warnings = list(found.warnings)
-    if recipe.method == Implicit.name:
+    if found.cache is not None and decision.table is not None:
+        _write_cache(
+            cache_file, found.cache, decision.table, (_cache_version(target_or_default(recipe.target)), found.source)
+        )
+        beside += [cache_file, sidecar_of(cache_file)]
+        command = ["trtexec", f"--onnx={output}", "--int8", *(["--fp16"] if recipe.wants_fp16 else [])]
         warnings.append(
-            f"the file is float; TensorRT chooses what runs in INT8: trtexec --onnx={output} --int8 --fp16 "
-            f"--calib={cache_file}"
+            f"the file is float; TensorRT chooses what runs in INT8: {shlex.join([*command, f'--calib={cache_file}'])}"
         )
     if decision.journal is not None:
         decision.journal.done()

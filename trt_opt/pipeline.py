@@ -23,7 +23,7 @@ from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.query import graph_inputs
 from trt_opt.graph.save import save_model
 from trt_opt.graph.tensors import weight_bytes
-from trt_opt.implicit_calibration import Ranges, implicit_calibration
+from trt_opt.implicit.calibration import Ranges, implicit_calibration
 from trt_opt.preparation import (
     DataSets,
     SourceModel,
@@ -146,7 +146,7 @@ class _Build:
         with self.watch.stage("build"):
             shapes, values = _seen(table, data)
             profile, notes = profile_for(self.recipe, graph_inputs(graph.model), shapes)
-            given = Ranges(graph, table, data.calibration)
+            given = Ranges(source.original, graph, table, data.calibration)
             with implicit_calibration(
                 self.recipe, given, self.backend, self.folder, self.store, self.progress
             ) as calibration:

@@ -28,8 +28,8 @@ from trt_opt.graph.load import load_model
 from trt_opt.graph.names import with_unique_node_names
 from trt_opt.graph.opset import converted_to_opset, with_standard_operators
 from trt_opt.graph.query import graph_inputs, opset
+from trt_opt.implicit.native import is_native
 from trt_opt.importing import SAMPLES_TO_MEASURE
-from trt_opt.native_calibration import is_native
 from trt_opt.quantize.importing.normal_form import normal_form
 from trt_opt.quantize.methods import METHODS, method_called
 from trt_opt.quantize.methods.implicit import Implicit

@@ -14,7 +14,7 @@ from calibrators import CalibratorError, calibrator_from_text
 from trt_opt.build.manifest import read_manifest
 from trt_opt.ends import EndsRequest
 from trt_opt.errors import RecipeError, RequestError
-from trt_opt.native_calibration import is_native
+from trt_opt.implicit.native import is_native
 from trt_opt.quantize.methods import method_called
 from trt_opt.values.codec import plain_from_value
 from trt_opt.values.engine import Manifest

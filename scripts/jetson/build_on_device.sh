@@ -136,11 +136,21 @@ choose_builder() {
     if [ -n "$asked_python" ] || [ -z "$asked_trtexec" ]; then
         python=$(find_python "$asked_python") || exit $?
     fi
+    [ -z "$python" ] || take_version_of_python
     refuse_version "$version"
     [ -n "$python" ] || [ -n "$trtexec" ] ||
         fail 5 trtexec "is not here, and neither is trt-opt with a Python that has TensorRT" \
             "apt-get install libnvinfer-bin, or --trtexec PATH"
     tell "TensorRT $version through ${python:+trt-opt and }${python:-$trtexec}"
+}
+
+# A Python may have a TensorRT of its own; trtexec runs the samples only if that is its version too.
+take_version_of_python() {
+    found=$("$python" -c 'import tensorrt; print("TensorRT", tensorrt.__version__)' 2>/dev/null |
+        sed -n 's/^TensorRT \([0-9][0-9.]*\).*/\1/p' | cut -d . -f 1-3)
+    [ -n "$found" ] && [ "$found" != "$version" ] || return 0
+    [ -z "$version" ] || tell "$python has TensorRT $found, and this machine $version: no trtexec"
+    version=$found trtexec=''
 }
 
 # find_python [ASKED]: a Python with TensorRT, where trt-opt is here too.
@@ -182,32 +192,22 @@ check_memory() {
     [ -n "$workspace" ] || workspace=$((bundled < left ? bundled : left))
     [ "$workspace" -ne "$bundled" ] || return 0
     tell "workspace: $workspace MiB instead of $bundled"
-    [ -z "$trtexec" ] || leave_trt_opt
 }
 
-# Before memory is looked at, and again where trtexec takes over from trt-opt.
-refuse_for_trtexec() {
-    [ -z "$python" ] || return 0
-    refuse_options "$work/bundle/bundle.json"
-    [ "$(conf PRECISION)" != int8-implicit ] || refuse_cache "$work/bundle/calibration.cache"
-}
-
-# trt-opt builds a bundle as it was bundled; with less than that, trtexec builds it.
-leave_trt_opt() {
-    [ -n "$python" ] || return 0
-    [ -n "$trtexec" ] || fail 4 "$bundle" "memory ran out, and trt-opt builds with the bundled workspace only" \
-        "apt-get install libnvinfer-bin (trtexec), or bundle again with a smaller --workspace-mib"
-    tell "going on with $trtexec"
-    python=''
-    refuse_for_trtexec
+# What trt-opt sees to itself.
+prepare_for_trtexec() {
+    refuse_options "$version"
+    [ "$(conf PRECISION)" = int8-implicit ] || return 0
+    refuse_cache "$work/bundle/calibration.cache"
+    cache_for "$version" "$work/bundle/calibration.cache" "$work/result/calibration.cache"
 }
 
 # run_builder WORKSPACE_MIB LEVEL: one attempt.
 run_builder() {
     log=$work/result/build.log
     if [ -n "$python" ]; then
-        printf '%s\n' "$bundle" --output "$work/store" --tensorrt-python "$python" \
-            --timeout-s "$timeout_s" >"$work/options"
+        printf '%s\n' "$bundle" --output "$work/store" --tensorrt-python "$python" --timeout-s "$timeout_s" \
+            --workspace-mib "$1" ${2:+--optimization-level "$2"} >"$work/options"
         run_in "$work" "$log" "$work/options" timeout -k 10 "$timeout_s" trt-opt build
     else
         build_options "$version" "$1" "$2" >"$work/options"
@@ -224,13 +224,12 @@ build() {
     while read -r rung_workspace rung_level; do
         attempt=$((attempt + 1))
         tell "building: workspace $rung_workspace MiB, optimisation level ${rung_level:-as TensorRT has it}"
-        started=$(date +%s)
+        started=$(seconds_up)
         run_builder "$rung_workspace" "$rung_level"
-        seconds=$(($(date +%s) - started))
+        seconds=$(($(seconds_up) - started))
         [ "$status" -ne 0 ] || { take_engine; return 0; }
         refuse_failure
         warn "attempt $attempt ran out of memory after $seconds s"
-        leave_trt_opt
     done <"$work/ladder"
     fail 4 "$bundle" "memory ran out at every step of the ladder" \
         "stop other programs and the desktop, add swap (docs/jetson.md), or a smaller model"
@@ -261,6 +260,8 @@ take_engine() {
     if [ -n "$python" ]; then
         found=$(find "$work/store" -type f -name '*.engine' | head -n 1)
         [ -z "$found" ] || mv -T -- "$found" "$work/result/model.engine"
+        cache=${found%/*}/calibration.cache
+        [ -z "$found" ] || [ ! -f "$cache" ] || cp -- "$cache" "$work/result/"
     elif [ "$(conf PRECISION)" = int8-implicit ]; then
         refuse_own_calibration "$work/result/build.log"
     fi
@@ -281,13 +282,19 @@ verify() {
         "the figures above; bundle with INT8 kept out of more layers, or another TensorRT"
 }
 
+# The first line of the cache that TensorRT was given, which names the version it is for.
+cache_read() {
+    [ ! -f "$work/result/calibration.cache" ] || head -n 1 "$work/result/calibration.cache"
+}
+
 record() {
     {
         printf '%s\n' FORMAT=1 "NAME=$(conf NAME)" "BUNDLE_SHA256=$hash" \
             "ENGINE_SHA256=$(sha256_of "$work/result/model.engine")" "BUILT_AT=$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
             "BUILD_SECONDS=$seconds" "ATTEMPT=$attempt" "WORKSPACE_MIB=$rung_workspace" "LEVEL=$rung_level" \
             "PRECISION=$(conf PRECISION)" "BOARD_MODEL=$model" "L4T=$(l4t_release)" "KERNEL=$(uname -sr)" \
-            "TENSORRT=$version" "BUILT_WITH=${python:+trt-opt }${python:-$trtexec}" "POWER_MODE=$(power_mode)" \
+            "TENSORRT=$version" "BUILT_WITH=${python:+trt-opt }${python:-$trtexec}" \
+            "CALIBRATION_CACHE=$(cache_read)" "POWER_MODE=$(power_mode)" \
             "MEMORY_AVAILABLE_MIB=$(memory_mib MemAvailable)" "SWAP_FREE_MIB=$(memory_mib SwapFree)"
         cat -- "$work/scratch/verdict" "$work/scratch/before" "$work/scratch/during"
         readings AFTER
@@ -311,7 +318,7 @@ land() {
 say_plan() {
     tell "would keep the engine in $result, after building with"
     if [ -n "$python" ]; then
-        tell "    trt-opt build $bundle --tensorrt-python $python"
+        tell "    trt-opt build $bundle --tensorrt-python $python --workspace-mib $workspace"
     else
         level=$(conf OPTIMIZATION_LEVEL)
         version_at_least "$version" 8.6 || level=''
@@ -329,7 +336,7 @@ main() {
     unpack
     check_board
     choose_builder
-    refuse_for_trtexec
+    [ -n "$python" ] || prepare_for_trtexec
     if [ "$force" = no ] && built_already; then
         tell "this bundle's engine is there already (--force builds it again)"
         printf '%s\n' "$result"

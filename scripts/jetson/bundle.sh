@@ -70,7 +70,8 @@ read_conf() {
         }
         key == "WORKSPACE_MIB" && (value !~ /^[0-9]+$/ || length(value) > 9) { refuse(key " is no whole number") }
         key ~ /^(DLA|OPTIMIZATION_LEVEL)$/ && value !~ /^[0-9]?$/ { refuse(key " is no digit") }
-        key ~ /^(STRONGLY_TYPED|GPU_FALLBACK|FP16)$/ && value !~ /^(yes|no)$/ { refuse(key " is neither yes nor no") }
+        key ~ /^(STRONGLY_TYPED|GPU_FALLBACK|FP16|VERSION_COMPATIBLE|HARDWARE_COMPATIBLE)$/ && value !~ /^(yes|no)$/ { refuse(key " is neither yes nor no") }
+        key == "TACTIC_SOURCES" && value !~ /^([A-Z0-9_]+(,[A-Z0-9_]+)*)?$/ { refuse("no list of tactic sources") }
         key == "PRECISION" && value !~ /^(int8-explicit|int8-implicit|fp16|fp32)$/ { refuse("no such precision") }
         key == "LEAST_SQNR_DB" && value !~ /^-?[0-9]+(\.[0-9]+)?$/ { refuse("LEAST_SQNR_DB is no number") }
         key == "FORMAT" && value != 1 { refuse("format " value ": this script reads format 1") }

@@ -71,6 +71,14 @@ open_target() {
     for link in current previous; do
         [ -L "$target/$link" ] || [ ! -e "$target/$link" ] ||
             fail 2 "$target/$link" "is there and is no link" "move it away, or take another folder"
+        case $(readlink -- "$target/$link" || :) in
+        '') ;;
+        releases/*/* | releases/..) foreign=yes ;;
+        releases/*) ;;
+        *) foreign=yes ;;
+        esac
+        [ -z "${foreign:-}" ] || fail 2 "$target/$link" "is a link of somebody else, to $(readlink -- "$target/$link")" \
+            "move it away, or take another folder"
     done
 }
 
@@ -201,6 +209,8 @@ drop_old_releases() {
     # shellcheck disable=SC2012 # the names are folder_name's
     ls -1t -- "$target/releases" | while IFS= read -r old; do
         [ "$old" != "$(in_use current)" ] && [ "$old" != "$(in_use previous)" ] || continue
+        # What is no release was put there by somebody else.
+        [ -f "$target/releases/$old/record.conf" ] || continue
         left=$((left - 1))
         [ "$left" -ge 0 ] || { tell "dropping $old"; rm -rf -- "${target:?}/releases/$old"; }
     done

@@ -38,13 +38,22 @@ version_at_least() {
     }'
 }
 
+# version_within HAVE WANT: the same as far as WANT is given: 8.6 holds 8.6.2, not 8.5.3 and not 10.3.0.
+version_within() {
+    awk -v have="$1" -v want="$2" 'BEGIN {
+        split(have, h, "."); n = split(want, w, ".")
+        for (i = 1; i <= n; i++) if (h[i] + 0 != w[i] + 0) exit 1
+        exit 0
+    }'
+}
+
 # refuse_version VERSION: what this TensorRT cannot do for the bundle whose build.conf was read.
 refuse_version() {
     [ -n "$1" ] || fail 5 TensorRT "is not installed here" "apt-get install tensorrt libnvinfer-bin (part of JetPack)"
     version_at_least "$1" 8.5 || fail 5 "TensorRT $1" "8.5 is the oldest that is supported" "JetPack 5.1 or newer"
     wanted=$(conf TENSORRT)
-    [ -z "$wanted" ] || version_at_least "$1" "$wanted" ||
-        fail 5 "TensorRT $1" "the bundle was made for $wanted" "a newer JetPack, or bundle again for tensorrt:${1%.*}"
+    [ -z "$wanted" ] || version_within "$1" "$wanted" ||
+        fail 5 "TensorRT $1" "the bundle was made for $wanted" "the JetPack with that, or bundle again for tensorrt:${1%.*}"
     case $(conf STRONGLY_TYPED)-$(conf PRECISION) in
     yes-*) version_at_least "$1" 10.0 ||
         fail 3 "TensorRT $1" "knows no strongly typed networks" "bundle again for tensorrt:${1%.*}" ;;
@@ -63,12 +72,34 @@ refuse_cache() {
     esac
 }
 
-# refuse_options FILE: what bundle.json asks for and build.conf, which is all that trtexec is told from, has no key for.
+# cache_for VERSION FILE COPY: the cache with that version's number in its first line (8602 for 8.6.2, 100300 for
+# 10.3.0), without which TensorRT takes it for another's and ignores it.
+cache_for() {
+    awk -v version="$1" '
+        BEGIN { split(version, v, "."); number = v[1] * (v[1] < 10 ? 1000 : 10000) + v[2] * 100 + v[3] }
+        NR == 1 { sub(/^TRT-[0-9]+-/, "TRT-" number "-") }
+        { print }' "$2" >"$3"
+}
+
+# tactic_sources VERSION: what that version has, comma-separated.
+tactic_sources() {
+    if version_at_least "$1" 11.0; then echo EDGE_MASK_CONVOLUTIONS,JIT_CONVOLUTIONS
+    else echo CUBLAS,CUBLAS_LT,CUDNN,EDGE_MASK_CONVOLUTIONS,JIT_CONVOLUTIONS; fi
+}
+
+# refuse_options VERSION: what build.conf asks for and this trtexec has no option for.
 refuse_options() {
-    asked=$(tr -d ' \n' <"$1" |
-        grep -o -E '"(version_compatible|hardware_compatible)":true|"tactic_sources":\["' | head -n 1)
-    [ -z "$asked" ] || fail 3 bundle.json "asks for $(echo "$asked" | cut -d '"' -f 2), which only trt-opt builds" \
-        "--tensorrt-python with trt-opt, or bundle again without"
+    for asked in $(conf TACTIC_SOURCES | tr , ' '); do
+        case ,$(tactic_sources "$1"), in
+        *,"$asked",*) ;;
+        *) fail 3 "TensorRT $1" "has no tactic source $asked: $(tactic_sources "$1")" "bundle again without it" ;;
+        esac
+    done
+    ! version_at_least "$1" 8.6 || return 0
+    for key in VERSION_COMPATIBLE HARDWARE_COMPATIBLE; do
+        [ "$(conf $key)" != yes ] ||
+            fail 3 "TensorRT $1" "cannot build what the bundle asks for with $key" "8.6 or newer, or bundle again without"
+    done
 }
 
 # refuse_own_calibration LOG: TensorRT that does not take the cache goes on to calibrate, for which trtexec has no data.
@@ -93,7 +124,7 @@ build_options() {
     yes-*) version_at_least "$1" 11.0 || echo --stronglyTyped ;;
     no-fp16) echo --fp16 ;;
     no-int8-explicit) echo --int8; [ "$(conf FP16)" = no ] || echo --fp16 ;;
-    no-int8-implicit) printf '%s\n' --int8 --calib=bundle/calibration.cache; [ "$(conf FP16)" = no ] || echo --fp16 ;;
+    no-int8-implicit) printf '%s\n' --int8 --calib=result/calibration.cache; [ "$(conf FP16)" = no ] || echo --fp16 ;;
     esac
     float32_options
     [ -z "$3" ] || echo "--builderOptimizationLevel=$3"
@@ -101,7 +132,25 @@ build_options() {
     if [ -n "$(shape_list MIN)" ]; then
         printf '%s\n' "--minShapes=$(shape_list MIN)" "--optShapes=$(shape_list OPT)" "--maxShapes=$(shape_list MAX)"
     fi
+    compatible_options
+    tactic_options "$1"
     dla_options
+}
+
+compatible_options() {
+    [ "$(conf VERSION_COMPATIBLE)" != yes ] || echo --versionCompatible
+    [ "$(conf HARDWARE_COMPATIBLE)" != yes ] || echo --hardwareCompatibilityLevel=ampere+
+}
+
+# tactic_options VERSION: trtexec adds to and takes from what is on by itself, so every source of the version is named.
+tactic_options() {
+    [ -n "$(conf TACTIC_SOURCES)" ] || return 0
+    awk -v asked="$(conf TACTIC_SOURCES)" -v have="$(tactic_sources "$1")" 'BEGIN {
+        n = split(asked, a, ","); for (i = 1; i <= n; i++) on[a[i]] = 1
+        n = split(have, h, ",")
+        for (i = 1; i <= n; i++) printf "%s%s%s", i == 1 ? "--tacticSources=" : ",", h[i] in on ? "+" : "-", h[i]
+        print ""
+    }'
 }
 
 # Layers that FP16 cannot hold. (In a strongly typed network the graph itself says so.)
@@ -123,6 +172,8 @@ run_options() {
     for number in $(numbers_below "$(conf INPUTS)"); do
         printf '%s:%s\n' "$(conf "INPUT_${number}_NAME")" "samples/$2/input-$number.bin"
     done | paste -s -d , - | sed 's/^/--loadInputs=/'
+    # An engine with a runtime of its own is code, which has to be allowed.
+    [ "$(conf VERSION_COMPATIBLE)" != yes ] || echo --versionCompatible
     [ -z "$(shape_list SHAPE)" ] || echo "--shapes=$(shape_list SHAPE)"
     dla_options
 }
@@ -138,8 +189,9 @@ ladder() {
     done
 }
 
-# out_of_memory STATUS LOG: whether a build ended for want of memory. The kernel's OOM killer sends SIGKILL.
+# out_of_memory STATUS LOG: whether a build ended for want of memory. The kernel's OOM killer sends SIGKILL; where it
+# chose the process that trt-opt builds in, trt-opt says that memory ran out.
 out_of_memory() {
     [ "$1" -eq 137 ] ||
-        grep -q -i -E 'out ?of ?memory|could not find any implementation|cudaErrorMemoryAllocation|std::bad_alloc' "$2"
+        grep -q -i -E 'out ?of ?memory|memory ran out|could not find any implementation|cudaErrorMemoryAllocation|std::bad_alloc' "$2"
 }

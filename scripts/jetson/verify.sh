@@ -9,10 +9,13 @@ values_of() {
         inside { ends = /\]/; gsub(/[] \t}]/, ""); if ($0 != "") print; if (ends) inside = 0 }'
 }
 
-# energies EXPECTED ACTUAL: "numbers signal noise unusable". A line without two finite numbers is unusable.
+# energies EXPECTED ACTUAL: "numbers signal noise unusable". A line without two numbers that a float32 can be is
+# unusable: the squares of larger ones overflow.
 energies() {
     paste -d ' ' "$1" "$2" | awk '
-        function finite(text) { return text ~ /^[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$/ }
+        function finite(text) {
+            return text ~ /^[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$/ && text + 0 < 3.5e38 && text + 0 > -3.5e38
+        }
         NF != 2 || !finite($1) || !finite($2) { unusable++; next }
         { numbers++; signal += $1 * $1; noise += ($1 - $2) * ($1 - $2) }
         END { printf "%d %.17g %.17g %d\n", numbers, signal, noise, unusable }'
@@ -22,14 +25,15 @@ energies() {
 # Whatever is not shown to be good is FAIL: an output or sample that is missing, nothing compared, NaN.
 verdict() {
     awk -v least="$1" -v samples="$2" -v outputs="$3" '
-        { seen[$1]++; unusable[$1] += $5; signal[$1] += $3; noise[$1] += $4; if (!($2 > 0)) unusable[$1]++ }
+        { seen[$1]++; unusable[$1] += $5; signal[$1] += $3; noise[$1] += $4; if (!($2 > 0) || $0 ~ /inf|nan/) unusable[$1]++ }
         END {
             good = 0
             for (k = 0; k < outputs; k++) {
                 if (seen[k] == samples && unusable[k] == 0 && noise[k] == 0) { db = "inf"; fine = 1 }
                 else if (seen[k] == samples && unusable[k] == 0 && signal[k] > 0 && noise[k] > 0) {
                     db = 10 * log(signal[k] / noise[k]) / log(10)
-                    fine = (db >= least + 0)
+                    # (mawk takes every comparison with NaN for true.)
+                    fine = (sprintf("%f", db) ~ /^-?[0-9]/ && db >= least + 0)
                     db = sprintf("%.2f", db)
                 } else { db = "nan"; fine = 0 }
                 print "OUTPUT_" k "_SQNR_DB=" db

@@ -17,11 +17,11 @@ from vendor_bindings import Bindings
 import calibrators.native
 from calibrators import CalibrationCache, text_from_cache
 from trt_opt.backends.tensorrt import TensorRTBackend
-from trt_opt.calibration_batches import store_batches
-from trt_opt.calibration_files import cache_in, checked_cache, expected_record, record_cache
 from trt_opt.errors import StageError
 from trt_opt.graph.query import graph_inputs
-from trt_opt.native_calibration import NATIVE, native_calibration, native_request, portable_calibration
+from trt_opt.implicit.batches import store_batches
+from trt_opt.implicit.caches import cache_in, checked_cache, expected_record, record_cache
+from trt_opt.implicit.native import NATIVE, native_calibration, native_request, portable_calibration
 from trt_opt.values.engine import BuildFiles, BuildOptions
 from trt_opt.values.progress import Silent
 from trt_opt.values.samples import DataProvenance, Sample

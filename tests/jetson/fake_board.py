@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,9 @@ SCRIPTS = Path(__file__).parents[2] / "scripts" / "jetson"
 SHELLS = {"dash": ("dash",), "bash": ("bash", "--posix")}
 """Each POSIX shell that a JetPack may have as /bin/sh."""
 
+
+BuiltEngine = Callable[[str, Path], Path]
+"""Puts the folder of an engine, built from a bundle of that name, below another folder."""
 
 _ORIN = "NVIDIA Jetson Orin Nano Developer Kit"
 _L4T = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025\n"

@@ -21,7 +21,9 @@ BOARD = Path(os.environ["TRT_OPT_FAKE_BOARD"])
 SETTINGS = json.loads((BOARD / "settings.json").read_text())
 VERSION = SETTINGS["tensorrt"]
 MAJOR, MINOR, PATCH = (int(part) for part in VERSION.split("."))
-FLAGS = {"int8", "fp16", "stronglyTyped", "skipInference", "buildOnly", "allowGPUFallback"}
+NUMBER = MAJOR * (1000 if MAJOR < 10 else 10000) + MINOR * 100 + PATCH
+SOURCES = {"EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"} | ({"CUBLAS", "CUBLAS_LT", "CUDNN"} if MAJOR < 11 else set())
+FLAGS = {"int8", "fp16", "stronglyTyped", "skipInference", "buildOnly", "allowGPUFallback", "versionCompatible"}
 FLAGS |= {"includeDataTransfers", "noSpinWait", "noCudaGraph", "help"}
 
 
@@ -47,7 +49,7 @@ def pairs(text):
     return dict(part.rsplit(":", 1) for part in text.split(","))
 
 
-def build(given):
+def refuse_wrong_use(given):
     if not Path(given["onnx"]).is_file():
         stop("no such model")
     if "stronglyTyped" in given and {"int8", "fp16"} & set(given):
@@ -59,7 +61,17 @@ def build(given):
     pool, size = given["memPoolSize"].split(":")
     if pool != "workspace" or not size.isdigit():
         stop("wrong memPoolSize")
-    if SETTINGS.get("cache_not_taken"):
+    if given.get("hardwareCompatibilityLevel", "none") not in {"none", "ampere+"}:
+        stop("Unknown hardwareCompatibilityLevel option")
+    if "tacticSources" in given and {part.lstrip("+-") for part in given["tacticSources"].split(",")} != SOURCES:
+        stop("not every tactic source is switched, or one is unknown")
+
+
+def build(given):
+    refuse_wrong_use(given)
+    if SETTINGS.get("cache_not_taken") or (
+        "calib" in given and not Path(given["calib"]).read_text().startswith(f"TRT-{NUMBER}-")
+    ):
         print("[I] [TRT] Starting Calibration.")
     count = BOARD / "builds"
     builds = int(count.read_text()) + 1 if count.exists() else 1
@@ -72,12 +84,21 @@ def build(given):
         stop("Error Code 10: Could not find any implementation for node conv.")
     if SETTINGS.get("build_fails"):
         stop("Error Code 4: Internal Error (network is wrong)")
-    Path(given["saveEngine"]).write_text(json.dumps({"tensorrt": VERSION, "options": sorted(given), "builds": builds}))
+    engine = {
+        "tensorrt": VERSION,
+        "options": sorted(given),
+        "builds": builds,
+        "host_code": "versionCompatible" in given,
+    }
+    Path(given["saveEngine"]).write_text(json.dumps(engine))
 
 
 def run(given):
-    if json.loads(Path(given["loadEngine"]).read_text())["tensorrt"] != VERSION:
+    engine = json.loads(Path(given["loadEngine"]).read_text())
+    if engine["tensorrt"] != VERSION:
         stop("The engine plan file is not compatible with this version of TensorRT")
+    if engine.get("host_code") and "versionCompatible" not in given:
+        stop("The engine contains host code, which is not allowed")
     conf = dict(line.split("=", 1) for line in Path("build.conf").read_text().splitlines())
     files = pairs(given["loadInputs"])
     for number in range(int(conf["INPUTS"])):
@@ -98,8 +119,7 @@ def run(given):
 
 
 def main():
-    number = MAJOR * 1000 + MINOR * 100 + PATCH if MAJOR < 10 else MAJOR * 10000 + MINOR * 100 + PATCH
-    print(f"&&&& RUNNING TensorRT.trtexec [TensorRT v{number}] # {' '.join(sys.argv)}", flush=True)
+    print(f"&&&& RUNNING TensorRT.trtexec [TensorRT v{NUMBER}] # {' '.join(sys.argv)}", flush=True)
     given = options()
     if "help" in given:
         return

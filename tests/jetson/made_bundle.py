@@ -22,6 +22,9 @@ CONF = {
     "OPTIMIZATION_LEVEL": "3",
     "DLA": "",
     "GPU_FALLBACK": "yes",
+    "VERSION_COMPATIBLE": "no",
+    "HARDWARE_COMPATIBLE": "no",
+    "TACTIC_SOURCES": "",
     "SAMPLES": "2",
     "INPUTS": "1",
     "OUTPUTS": "2",
@@ -56,7 +59,7 @@ def bundle_files(conf: Mapping[str, str] | None = None) -> dict[str, bytes]:
     if said["PRECISION"] == "int8-implicit":
         files["calibration.cache"] = b"TRT-100300-EntropyCalibration2\nin: 3c010a14\n"
     random = np.random.default_rng(0)
-    for sample in range(2):
+    for sample in range(int(said["SAMPLES"])):
         files[f"samples/{sample:03}/input-0.bin"] = random.normal(size=12).astype("<f4").tobytes()
         for output, size in enumerate(_SIZES):
             exact = random.normal(size=size).astype("<f4")

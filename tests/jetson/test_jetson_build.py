@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from fake_board import SCRIPTS, SHELLS, FakeBoard, made_board, record_of, shell_of, tree
-from made_bundle import write_bundle
+from made_bundle import bundle_files, entry, hash_lines, write_archive, write_bundle
 
-WEAK = {"STRONGLY_TYPED": "no", "TENSORRT": "8.5"}
+ANY = {"TENSORRT": ""}
+
+WEAK = {"STRONGLY_TYPED": "no"} | ANY
 
 
 @pytest.fixture(params=SHELLS)
@@ -64,13 +67,25 @@ def test_good_bundle_is_built_and_recorded(board: FakeBoard, shell: str, tmp_pat
         ),
         ("8.6.1", WEAK | {"PRECISION": "fp16"}, {"--fp16", "--skipInference", "--builderOptimizationLevel=3"}),
         ("10.3.0", WEAK | {"PRECISION": "fp32"}, {"--skipInference", "--builderOptimizationLevel=3"}),
-        ("10.16.1", {}, {"--stronglyTyped", "--skipInference", "--builderOptimizationLevel=3"}),
-        ("11.1.0", {}, {"--skipInference", "--builderOptimizationLevel=3"}),
+        ("10.16.1", ANY, {"--stronglyTyped", "--skipInference", "--builderOptimizationLevel=3"}),
+        ("11.1.0", ANY, {"--skipInference", "--builderOptimizationLevel=3"}),
         (
             "10.3.0",
             WEAK | {"PRECISION": "int8-implicit", "OPTIMIZATION_LEVEL": "", "DLA": "1"},
-            {"--int8", "--fp16", "--calib=bundle/calibration.cache", "--skipInference"}
+            {"--int8", "--fp16", "--calib=result/calibration.cache", "--skipInference"}
             | {"--useDLACore=1", "--allowGPUFallback"},
+        ),
+        (
+            "8.6.1",
+            WEAK | {"VERSION_COMPATIBLE": "yes", "TACTIC_SOURCES": "CUDNN,JIT_CONVOLUTIONS"},
+            {"--int8", "--fp16", "--skipInference", "--builderOptimizationLevel=3", "--versionCompatible"}
+            | {"--tacticSources=-CUBLAS,-CUBLAS_LT,+CUDNN,-EDGE_MASK_CONVOLUTIONS,+JIT_CONVOLUTIONS"},
+        ),
+        (
+            "11.1.0",
+            ANY | {"HARDWARE_COMPATIBLE": "yes", "TACTIC_SOURCES": "EDGE_MASK_CONVOLUTIONS"},
+            {"--skipInference", "--builderOptimizationLevel=3", "--hardwareCompatibilityLevel=ampere+"}
+            | {"--tacticSources=+EDGE_MASK_CONVOLUTIONS,-JIT_CONVOLUTIONS"},
         ),
         (
             "10.3.0",
@@ -113,6 +128,25 @@ def test_ladder_is_climbed_down(board: FakeBoard, shell: str, tmp_path: Path, ki
     assert done.stderr.count("ran out of memory") == 3
 
 
+def test_ladder_goes_on_though_the_clock_jumps(board: FakeBoard, tmp_path: Path) -> None:
+    """A board that finds a time server while it builds has not run into its time limit."""
+    board.set(out_of_memory=1)
+    board.program(
+        "date",
+        """\
+        now=$TRT_OPT_FAKE_BOARD/now
+        [ "$*" = +%s ] || exec /bin/date "$@"
+        cat "$now" 2>/dev/null || echo 90
+        echo 1800000000 >"$now"
+        """,
+    )
+    done = built(board, "dash", write_bundle(tmp_path / "app.bundle"))
+    assert done.returncode == 0, done.stderr
+    record = record_of(Path(done.stdout.strip()))
+    assert record["ATTEMPT"] == "2"
+    assert 0 <= int(record["BUILD_SECONDS"]) < 60
+
+
 def test_ladder_ends(board: FakeBoard, tmp_path: Path) -> None:
     """Out of memory at every step is a failure that keeps no engine and says what helps."""
     board.set(out_of_memory=99)
@@ -147,6 +181,22 @@ def test_wrong_outputs_are_a_no(board: FakeBoard, shell: str, tmp_path: Path, wr
     assert kept(tmp_path / "app.bundle") == []
 
 
+@pytest.mark.parametrize("awk", ["mawk", "gawk", "original-awk"])
+def test_numbers_too_large_for_a_float_are_a_no(board: FakeBoard, tmp_path: Path, awk: str) -> None:
+    """Squares that overflow make no verdict: NaN dB is at least anything to mawk, and `inf` is 0 to gawk."""
+    if shutil.which(awk) is None:
+        pytest.skip(f"{awk} is not here")
+    board.program("awk", f'exec {awk} "$@"\n')
+    files = bundle_files({"SAMPLES": "1"})
+    for number in range(2):
+        for kind, sign in (("output", ""), ("quantised", "-")):
+            name = f"samples/000/{kind}-{number}.txt"
+            files[name] = b"".join(f"{sign}1e200\n".encode() for _ in files[name].split())
+    members = [entry("SHA256SUMS", hash_lines(files)), *(entry(*file) for file in files.items())]
+    done = built(board, "dash", write_archive(tmp_path / "app.bundle", members))
+    assert (done.returncode, "OUTPUT_0_SQNR_DB=nan" in done.stderr) == (1, True), done.stderr
+
+
 def test_one_bad_output_of_two_is_a_no(board: FakeBoard, tmp_path: Path) -> None:
     """The worst output decides: a bound between the two outputs' figures (38.77 and 37.96 dB) fails."""
     assert built(board, "dash", write_bundle(tmp_path / "a.bundle", {"LEAST_SQNR_DB": "38.5"})).returncode == 1
@@ -155,7 +205,7 @@ def test_one_bad_output_of_two_is_a_no(board: FakeBoard, tmp_path: Path) -> None
 
 def test_second_build_finds_the_first(board: FakeBoard, shell: str, tmp_path: Path) -> None:
     """The same bundle is not built twice, unless forced, damaged, or built by another TensorRT."""
-    bundle = write_bundle(tmp_path / "app.bundle")
+    bundle = write_bundle(tmp_path / "app.bundle", ANY)
     first = built(board, shell, bundle)
     builds = board.root / "builds"
     assert built(board, shell, bundle).stdout == first.stdout
@@ -193,12 +243,23 @@ def test_cache_of_another_algorithm_is_refused(board: FakeBoard, tmp_path: Path)
     assert not (board.root / "builds").exists()
 
 
-@pytest.mark.parametrize("asked", ['"version_compatible": true', '"tactic_sources": [\n  "CUBLAS"\n]'])
-def test_option_that_trtexec_is_not_told_is_refused(board: FakeBoard, tmp_path: Path, asked: str) -> None:
-    """What the bundle asks for beyond build.conf is not left out silently."""
-    bundle = write_bundle(tmp_path / "a.bundle", bundle_json=f"{{ {asked} }}".encode())
-    done = built(board, "dash", bundle)
-    assert (done.returncode, asked.split('"')[1] in done.stderr) == (3, True)
+@pytest.mark.parametrize(
+    ("tensorrt", "bundled", "read"),
+    [
+        ("8.6.1", "TRT-8600-", "TRT-8601-EntropyCalibration2"),
+        ("10.3.0", "TRT-8600-", "TRT-100300-EntropyCalibration2"),
+        ("10.16.1", "TRT-101601-", "TRT-101601-EntropyCalibration2"),
+    ],
+)
+def test_cache_names_the_version_that_is_here(tmp_path: Path, tensorrt: str, bundled: str, read: str) -> None:
+    """TensorRT ignores a cache of another number than its own: it is given a copy with its own, which is recorded."""
+    board = made_board(tmp_path, tensorrt)
+    cache = f"{bundled}EntropyCalibration2\nin: 3c010a14\nTRT-1-x: 3c010a15\n".encode()
+    done = built(board, "dash", write_bundle(tmp_path / "app.bundle", IMPLICIT, calibration_cache=cache))
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())
+    assert (folder / "calibration.cache").read_text() == f"{read}\nin: 3c010a14\nTRT-1-x: 3c010a15\n"
+    assert record_of(folder)["CALIBRATION_CACHE"] == read
 
 
 def test_workspace_follows_what_is_free(board: FakeBoard, tmp_path: Path) -> None:
@@ -297,7 +358,7 @@ def test_record_is_one_key_a_line(board: FakeBoard, tmp_path: Path) -> None:
 
 def with_trt_opt(board: FakeBoard, ends_with: str) -> None:
     """Puts a trt-opt on PATH that writes down its options, and a Python that has TensorRT."""
-    board.program("python3.10", "exit 0\n")
+    board.program("python3.10", "echo TensorRT 10.3.0.30\n")
     board.program(
         "trt-opt",
         f"""\
@@ -335,10 +396,29 @@ def test_trt_opt_alone_judges_the_engine(board: FakeBoard, shell: str, tmp_path:
     assert record_of(Path(done.stdout.strip()))["VERIFIED_BY"] == "trt-opt"
 
 
-def test_trtexec_goes_on_where_trt_opt_ran_out_of_memory(board: FakeBoard, tmp_path: Path) -> None:
-    """trt-opt builds as bundled only: the smaller steps of the ladder are trtexec's."""
-    with_trt_opt(board, "echo OutOfMemory; exit 4")
+def test_ladder_is_climbed_down_through_trt_opt(board: FakeBoard, tmp_path: Path) -> None:
+    """Out of memory, trt-opt is told the same steps as trtexec; the words are those of its worker's death."""
+    with_trt_opt(board, "exit 0")
+    program = (board.programs / "trt-opt").read_text().removeprefix("#!/bin/sh\n")
+    board.program(
+        "trt-opt",
+        """\
+        echo "$@" >>"$TRT_OPT_FAKE_BOARD/attempts"
+        if [ "$(wc -l <"$TRT_OPT_FAKE_BOARD/attempts")" -lt 4 ]; then
+            echo "error: the worker was killed during build, most likely because memory ran out" >&2
+            exit 4
+        fi
+        """,
+    )
+    with (board.programs / "trt-opt").open("a") as file:
+        file.write(program)
     done = built(board, "dash", write_bundle(tmp_path / "app.bundle"), "--tensorrt-python", "python3.10")
     assert done.returncode == 0, done.stderr
-    assert "--memPoolSize=workspace:512" in board.calls()[0]
-    assert record_of(Path(done.stdout.strip()))["ATTEMPT"] == "2"
+    attempts = [line.split() for line in (board.root / "attempts").read_text().splitlines()]
+    told = [
+        (line[line.index("--workspace-mib") + 1], line[line.index("--optimization-level") + 1]) for line in attempts
+    ]
+    assert told == [("1024", "3"), ("512", "3"), ("256", "3"), ("256", "2")]
+    record = record_of(Path(done.stdout.strip()))
+    assert (record["ATTEMPT"], record["WORKSPACE_MIB"], record["LEVEL"]) == ("4", "256", "2")
+    assert record["BUILT_WITH"].startswith("trt-opt ")

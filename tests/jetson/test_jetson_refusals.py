@@ -14,6 +14,8 @@ import pytest
 from fake_board import SCRIPTS, SHELLS, FakeBoard, made_board, shell_of
 from made_bundle import bundle_files, entry, hash_lines, write_archive, write_bundle
 
+WEAK = {"STRONGLY_TYPED": "no", "TENSORRT": ""}
+
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
 
@@ -153,16 +155,18 @@ def test_other_files_are_refused(board: FakeBoard, tmp_path: Path) -> None:
         ("OUTPUT_1_NAME=", "name"),
         ("INPUT_0_SHAPE=1x-3", "shape"),
         ("DLA=core", "DLA"),
+        ("VERSION_COMPATIBLE=", "VERSION_COMPATIBLE"),
+        ("TACTIC_SOURCES=CUDNN,--verbose", "tactic sources"),
     ],
 )
-def test_wrong_build_conf_is_refused(board: FakeBoard, shell: str, tmp_path: Path, line: str, said: str) -> None:
+def test_wrong_build_conf_is_refused(board: FakeBoard, tmp_path: Path, line: str, said: str) -> None:
     """build.conf is read, never run; what it may not say is named."""
     files = bundle_files()
     key = line.partition("=")[0]
     conf = [kept for kept in files["build.conf"].decode().splitlines() if not kept.startswith(f"{key}=")]
     files["build.conf"] = "".join(f"{kept}\n" for kept in [*conf, line]).encode()
     members = [entry("SHA256SUMS", hash_lines(files)), *(entry(*file) for file in files.items())]
-    code, words = refusal(board, shell, write_archive(tmp_path / "app.bundle", members))
+    code, words = refusal(board, "dash", write_archive(tmp_path / "app.bundle", members))
     assert code == 2
     assert said in words
     assert not list(tmp_path.rglob("escaped"))
@@ -244,8 +248,15 @@ def test_little_memory_may_be_forced(board: FakeBoard, tmp_path: Path) -> None:
     ("tensorrt", "conf", "code"),
     [
         ("8.6.1", {"TENSORRT": ""}, 3),
-        ("11.1.0", {"STRONGLY_TYPED": "no"}, 3),
-        ("11.1.0", {"STRONGLY_TYPED": "no", "PRECISION": "int8-implicit"}, 3),
+        ("10.16.1", {}, 5),
+        ("10.3.0", {"TENSORRT": "10.3.1"}, 5),
+        ("10.3.0", {"TENSORRT": "8.6", "STRONGLY_TYPED": "no"}, 5),
+        ("8.5.3", WEAK | {"VERSION_COMPATIBLE": "yes"}, 3),
+        ("8.5.3", WEAK | {"HARDWARE_COMPATIBLE": "yes"}, 3),
+        ("10.3.0", {"TACTIC_SOURCES": "CUDNN,MAGIC"}, 3),
+        ("11.1.0", {"TENSORRT": "", "TACTIC_SOURCES": "CUDNN"}, 3),
+        ("11.1.0", WEAK, 3),
+        ("11.1.0", WEAK | {"PRECISION": "int8-implicit"}, 3),
         ("10.3.0", {"TENSORRT": "10.16"}, 5),
         ("10.3.0", {"CAPABILITY": "7.2", "BOARD": ""}, 3),
         ("10.3.0", {"BOARD": "thor"}, 3),

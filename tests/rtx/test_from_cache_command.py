@@ -16,9 +16,13 @@ from ort.quantised_models import TFLITE_MODELS
 from unit.graph_models import model_of
 
 from calibrators import CalibrationCache, cache_from_text, text_from_cache
+from trt_opt.files import sha256_of_file
+from trt_opt.graph.fingerprint import fingerprint
+from trt_opt.graph.load import load_model
 from trt_opt.samples import DIGITS
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.codec import value_from_json
+from trt_opt.values.native_calibration import CacheRecord
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 pytestmark = pytest.mark.rtx
@@ -207,6 +211,33 @@ def test_a_cache_is_written_anew_for_implicit_quantisation(cache: Path, folder: 
     assert cache_from_text(cache.read_text()).scales.items() <= found.scales.items()
 
 
+def test_a_record_lies_beside_every_cache_that_is_written(cache: Path, folder: Path) -> None:
+    """It is told among what was written, kept from being overwritten, and is of the file beside it."""
+    options = ("--quantization", "implicit", *CALIBRATION, "--no-fp16", "-o", "out.onnx", "--json")
+    done = run("quantize", MODEL, *options, "--target", "tensorrt:8.6")
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["beside"] == ["out.cache", "out.cache.json"]
+    assert not any("--fp16" in warning for warning in report["warnings"])
+    for file, version in ((folder / "out.cache", "8.6"), (cache, "8.6.1")):
+        record = value_from_json(CacheRecord, file.with_name(f"{file.name}.json").read_text(), where="record")
+        assert (record.sha256, record.tensorrt) == (sha256_of_file(file), version)
+        assert record.source_sha256 == fingerprint(load_model(Path(MODEL)))
+    (folder / "out.onnx").unlink()
+    (folder / "out.cache").unlink()
+    refused = run("quantize", MODEL, *options, "--target", "tensorrt:8.6")
+    assert refused.exit_code == 2
+    assert "out.cache.json" in refused.stderr
+
+
+def test_no_cache_is_written_for_a_tensorrt_without_calibrators(folder: Path) -> None:
+    """Before any data are run, and nothing is left."""
+    done = run("calibrate", MODEL, *CALIBRATION, "--cache", "11.4", "-o", "new.json")
+    assert done.exit_code == 2
+    assert "it has no INT8 calibrators" in done.stderr
+    assert not (folder / "new.json").exists()
+
+
 def test_a_build_takes_a_cache(cache: Path) -> None:
     """INT8 without another option; the manifest names the cache, and what another cache holds is another engine."""
 
@@ -221,7 +252,8 @@ def test_a_build_takes_a_cache(cache: Path) -> None:
     manifest = first["manifest"]
     assert manifest["calibration"]["cache"] == str(cache)
     assert len(manifest["cache_coverage"]["exact"]) == 7
-    assert any("says nothing of the model or data" in warning for warning in manifest["warnings"])
+    assert any("made for this model on" in warning for warning in manifest["warnings"])
+    assert any("says nothing of the model or data" in warning for warning in part["manifest"]["warnings"])
     assert part["manifest"]["cache_coverage"]["missing"] == {"pool_output": ["block2/depthwise/conv"]}
     assert part["engine"] != first["engine"]
     copied = cache.with_name("copy.cache")

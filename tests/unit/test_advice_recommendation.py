@@ -213,14 +213,36 @@ def test_the_best_calibrator_is_advised_by_name() -> None:
         ),
         (
             facts("orin"),
-            "trt-opt quantize net.onnx -o net.static.onnx --int8 --calib-data calibration.npz",
-            "trtexec --onnx=net.static.onnx --saveEngine=net.static.engine --stronglyTyped",
+            "trt-opt bundle net.onnx -o net.static.bundle --int8 --calib-data calibration.npz --eval-data test.npz "
+            "--target tensorrt:10.16@orin",
+            "trt-opt build net.static.bundle",
         ),
         (
             facts("orin", target="tensorrt:8.6@orin"),
-            "trt-opt quantize net.onnx -o net.static.onnx --int8 --no-fp16 --calib-data calibration.npz "
+            "trt-opt bundle net.onnx -o net.static.bundle --int8 --calib-data calibration.npz --eval-data test.npz "
+            "--target tensorrt:8.6@orin",
+            "trt-opt build net.static.bundle",
+        ),
+        (
+            facts(
+                "orin",
+                target="tensorrt:8.6@orin",
+                request=AdviceRequest("net.onnx", "tensorrt:8.6@orin", None, "calibration.npz"),
+            ),
+            "trt-opt quantize net.onnx -o net.static.onnx --int8 --calib-data calibration.npz "
             "--target tensorrt:8.6@orin",
             "trtexec --onnx=net.static.onnx --saveEngine=net.static.engine --int8 --fp16",
+        ),
+        (
+            facts("t4", request=AdviceRequest("net.onnx", "tensorrt:10.3", "t4", "calibration.npz")),
+            "trt-opt quantize net.onnx -o net.static.onnx --int8 --calib-data calibration.npz "
+            "--target tensorrt:10.3@t4",
+            "trtexec --onnx=net.static.onnx --saveEngine=net.static.engine --stronglyTyped",
+        ),
+        (
+            facts("t4", request=AdviceRequest("net.onnx", "tensorrt", None, "calibration.npz", "test.npz")),
+            "trt-opt build net.onnx --int8 --calib-data calibration.npz --eval-data test.npz --target tensorrt",
+            None,
         ),
         (
             facts("nano", **NO_DATA),

@@ -427,3 +427,19 @@ def test_all_of_a_description_comes_back(tmp_path: Path) -> None:
     assert isinstance(found, Bundle)
     assert found.options == described().options
     assert "FLOAT32_LAYERS=/head/Softmax,conv 1\n" in GOOD["build.conf"].decode()
+
+
+@pytest.mark.parametrize("name", ["cudnn", "CUDNN,CUBLAS", "CUDNN\nSAMPLES=1", "+CUDNN", ""])
+def test_a_tactic_source_that_a_shell_could_misread_is_refused(name: str) -> None:
+    """What TensorRT has no source of is told when bundling, and writes no line of its own."""
+    bundle = replace(described(), options=replace(described().options, tactic_sources=(name,)))
+    with pytest.raises(UnsupportedModelError, match="tactic source"):
+        conf_text(bundle, FileRecord("model.onnx", 1, ""))
+
+
+def test_what_the_builder_is_told_stands_in_the_conf() -> None:
+    """Compatibility and tactic sources reach a shell too."""
+    told = replace(described().options, version_compatible=True, tactic_sources=("CUDNN", "JIT_CONVOLUTIONS"))
+    lines = conf_text(replace(described(), options=told), FileRecord("model.onnx", 1, "")).splitlines()
+    wanted = {"VERSION_COMPATIBLE=yes", "HARDWARE_COMPATIBLE=no", "TACTIC_SOURCES=CUDNN,JIT_CONVOLUTIONS"}
+    assert wanted <= set(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from calibrators import CalibrationCache, text_from_cache
 from trt_opt.cache_import import CacheImport, cache_from_file, imported_cache
 from trt_opt.cache_import.gaps import NO_RANGE
 from trt_opt.errors import DataError, StaleError, TrtOptError, UnsupportedModelError
+from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.index import GraphIndex
+from trt_opt.implicit.caches import expected_record, record_cache
 from trt_opt.quantize.range_neighbours import neighbour_of
 from trt_opt.quantize.request import PrecisionRequest
 from trt_opt.quantize.stage import float_graph, quantized_graph
@@ -31,6 +34,7 @@ from trt_opt.values.cache_import import CacheCoverage
 from trt_opt.values.calibration import CalibrationTable, TensorRange
 from trt_opt.values.codec import json_from_value, value_from_json
 from trt_opt.values.progress import Silent
+from trt_opt.values.samples import DataProvenance
 
 ALL = {"x": 0.1, "b": 0.2, "e": 0.3}
 """Scales for all that the residual block's INT8 layers need."""
@@ -365,6 +369,73 @@ def test_what_is_no_cache_gets_a_hint(content: bytes, hint: str, tmp_path: Path)
     with pytest.raises(DataError, match="line 1") as refused:
         cache_from_file(file)
     assert hint in str(refused.value.hint)
+
+
+def test_a_pipe_is_no_cache(tmp_path: Path) -> None:
+    """One that nobody writes to is not waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="no regular file"):
+        cache_from_file(tmp_path / "pipe")
+
+
+def test_a_cache_of_zeros_is_not_called_another_models(tmp_path: Path) -> None:
+    """It names all the tensors, and has a range for none, whatever the user insists on."""
+    for reuse in (False, True):
+        with pytest.raises(StaleError, match="all its scales are 0, infinite or NaN"):
+            imported(residual_block(), dict.fromkeys(ALL, 0.0), tmp_path, reuse=reuse)
+
+
+def recorded(model: onnx.ModelProto, folder: Path, *, source: onnx.ModelProto | None = None) -> None:
+    """Lays a record beside the cache that `imported` is about to write, of the model it was made with."""
+    file = folder / "old.cache"
+    file.write_text(text_from_cache(CalibrationCache("8.6.1", "EntropyCalibration2", ALL)), encoding="utf-8")
+    record = expected_record(fingerprint(model), DataProvenance("d.npz", "5" * 64, 16), "entropy", "8.6.1")
+    record_cache(file, replace(record, source_sha256="" if source is None else fingerprint(source)))
+
+
+def imported_recorded(model: onnx.ModelProto, folder: Path, *, reuse: bool = False) -> CacheImport:
+    """What becomes of a model with the cache recorded before."""
+    text = (folder / "old.cache").read_text(encoding="utf-8")
+    return imported(model, text, folder, reuse=reuse)
+
+
+def test_a_record_of_the_model_tells_what_the_cache_was_made_with(tmp_path: Path) -> None:
+    """Recorded as it came or as it was made ready; the warning names the samples."""
+    other = model_of([node("Relu", "r", ["x"], "y")], {"x": [1]}, {"y": [1]}, {})
+    for ready, source in ((residual_block(), None), (other, residual_block())):
+        recorded(ready, tmp_path, source=source)
+        found = imported_recorded(residual_block(), tmp_path)
+        assert found.coverage.record is not None
+        assert "made for this model on 16 samples of d.npz" in found.warnings[0]
+        console = Console(file=io.StringIO(), width=200)
+        show_coverage(found.coverage, console)
+        assert "made for this model on 16 samples of d.npz" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_record_of_other_weights_refuses_the_cache(tmp_path: Path) -> None:
+    """The names all fit, which is what makes a retrained network's old cache dangerous; the user may insist."""
+    trained = residual_block()
+    trained.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(
+            onnx.numpy_helper.to_array(trained.graph.initializer[0]) * 2, trained.graph.initializer[0].name
+        )
+    )
+    recorded(residual_block(), tmp_path, source=residual_block())
+    with pytest.raises(StaleError, match="made for another model") as refused:
+        imported_recorded(trained, tmp_path)
+    assert "--reuse-table" in str(refused.value.hint)
+    found = imported_recorded(trained, tmp_path, reuse=True)
+    assert found.coverage.record is None
+    assert "says nothing" in found.warnings[0]
+
+
+def test_a_record_of_another_content_or_of_no_source_refuses_nothing(tmp_path: Path) -> None:
+    """A cache that was edited is no longer what was recorded; a graph rewritten otherwise may be the same model."""
+    other = model_of([node("Relu", "r", ["x"], "y")], {"x": [1]}, {"y": [1]}, {})
+    recorded(other, tmp_path)
+    assert imported_recorded(residual_block(), tmp_path).coverage.record is None
+    recorded(other, tmp_path, source=other)
+    assert imported(residual_block(), dict(ALL), tmp_path).coverage.record is None
 
 
 def test_a_folder_or_nothing_is_no_cache(tmp_path: Path) -> None:

@@ -222,6 +222,24 @@ def test_a_tensorrt_elsewhere_is_pointed_at() -> None:
     assert "--tensorrt-python /pyenv/bin/python3" in commands(this, other, cuda=gpu("8.6"))
 
 
+def test_a_named_python_whose_tensorrt_is_broken_is_told_how_to_mend_it() -> None:
+    """The very package that pip installed there, with or without a GPU; one that nobody named is left alone."""
+    broken = Package("tensorrt", None, works=False, detail="OSError: libnvinfer.so.10")
+    named = replace(
+        interpreter(),
+        path="/env/bin/python",
+        origins=("--tensorrt-python",),
+        packages=(broken,),
+        distributions=(("tensorrt-cu12", "10.3.0", "/env"),),
+    )
+    here = interpreter("/here/bin/python", "this one")
+    for cuda in (NO_GPU, gpu("8.6")):
+        steps = tensorrt_steps((named, here), None, None, cuda)
+        assert steps[-1].commands == ("/env/bin/python -m pip install --force-reinstall tensorrt-cu12==10.3.0",)
+        assert "OSError: libnvinfer.so.10" in steps[-1].purpose
+    assert "/env" not in str(tensorrt_steps((replace(named, origins=("conda",)), here), None, None, gpu("8.6")))
+
+
 def test_a_machine_without_a_gpu_is_shown_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nothing to install where there is no card; where there is one without a driver, there is."""
     monkeypatch.setenv("TRT_OPT_ROOT", str(tmp_path))

@@ -127,11 +127,42 @@ def test_no_python_is_told_as_such(body: str, told: str, tmp_path: Path) -> None
     assert error.value.where == f"--tensorrt-python {asked}"
 
 
-@pytest.mark.parametrize("body", [pythons.HANGS, pythons.PRINTS_WITHOUT_END])
-def test_a_python_that_does_not_end_is_told(body: str, tmp_path: Path, quickly: None) -> None:
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [(pythons.HANGS, "gave no answer in 2 s"), (pythons.PRINTS_WITHOUT_END, "prints without end")],
+)
+def test_a_python_that_does_not_end_is_told(body: str, told: str, tmp_path: Path, quickly: None) -> None:
     """A limit ends what hangs, and what prints for ever."""
-    with pytest.raises(MissingError, match="gave no answer in 2 s"):
+    with pytest.raises(MissingError, match=told):
         tensorrt_python(str(pythons.script(tmp_path / "asked", body)))
+
+
+def test_what_prints_without_end_is_not_waited_for(tmp_path: Path) -> None:
+    """Nor what prints more than an answer and would end by itself: nobody reads on."""
+    asked = pythons.script(tmp_path / "asked", "/usr/bin/yes | /usr/bin/head -c 5000000")
+    started = time.monotonic()
+    with pytest.raises(MissingError, match="prints without end"):
+        tensorrt_python(str(asked))
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("asked", ["~nobody-of-that-name/python", "/" + "long" * 100, "/" + "deep/" * 2000])
+def test_a_path_that_cannot_be_is_no_crash(asked: str) -> None:
+    """The home of an unknown user, names and paths that are too long."""
+    with pytest.raises(MissingError, match="there is no such file"):
+        tensorrt_python(asked)
+
+
+def test_a_user_without_a_home_has_no_pyenv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a bare number."""
+
+    def unknown(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    monkeypatch.setattr(Path, "home", lambda: unknown(Path()))
+    assert [place for place in interpreters.places() if place[0] == "pyenv"] == []
 
 
 def test_files_that_are_no_programs_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +248,8 @@ def test_candidates_that_misbehave_cost_one_limit_and_leave_nothing(tmp_path: Pa
     assert time.monotonic() - started < 10
     assert choice(found.values())[0] is found[str(good)]
     assert "crashed" in str(found[str(tmp_path / "path" / "python3.23")].problem)
-    assert [entry.problem for entry in found.values()].count("it gave no answer in 5 s") == 3
+    assert [entry.problem for entry in found.values()].count("it gave no answer in 5 s") == 2
+    assert found[str(tmp_path / "path" / "python3.22")].problem == "it prints without end"
     assert not [process for process in psutil.process_iter(["cmdline"]) if seconds in (process.info["cmdline"] or ())]
 
 

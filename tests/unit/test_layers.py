@@ -50,13 +50,10 @@ RANKS = {
     "cache_import": 4,
     "made_up_samples": 4,
     "survey": 4,
-    "implicit_calibration": 4,
     "engine_building": 4,
+    "implicit": 4,
     "pipeline": 4,
     "bundling": 4,
-    "calibration_batches": 4,
-    "calibration_files": 4,
-    "native_calibration": 4,
     "cli": 5,
 }
 STAGES = {name for name, rank in RANKS.items() if rank == 3}

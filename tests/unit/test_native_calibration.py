@@ -16,10 +16,11 @@ import pytest
 
 import trt_opt.backends.worker
 from trt_opt.backends.tensorrt_versions import TENSORRT_RTX, rows, support_of
-from trt_opt.calibration_batches import store_batches
-from trt_opt.calibration_files import cache_in, checked_cache, expected_record, reader_of, record_cache, sidecar_of
+from trt_opt.calibrate.cache import cache_from_table
 from trt_opt.errors import DataError, RequestError, StageError, StaleError, StorageError, TargetError
-from trt_opt.native_calibration import (
+from trt_opt.implicit.batches import store_batches
+from trt_opt.implicit.caches import cache_in, checked_cache, expected_record, reader_of, record_cache, sidecar_of
+from trt_opt.implicit.native import (
     MODULE,
     NATIVE,
     algorithm_of,
@@ -29,6 +30,7 @@ from trt_opt.native_calibration import (
     portable_calibration,
     require_calibrators,
 )
+from trt_opt.values.calibration import CalibrationTable, TensorRange
 from trt_opt.values.codec import json_from_value, value_from_json
 from trt_opt.values.native_calibration import CacheRecord, NativeCalibration, StoredBatches
 from trt_opt.values.samples import DataProvenance, Sample
@@ -225,6 +227,16 @@ def test_a_changed_cache_is_refused(cache: Path) -> None:
     cache.write_text(ENTROPY.replace("3c010a14", "3c010a15"))
     with pytest.raises(StaleError, match="not the file that was recorded"):
         checked_cache(cache, KEY)
+
+
+def test_a_cache_rewritten_from_a_min_max_cache_is_recorded(tmp_path: Path) -> None:
+    """Its first line keeps the algorithm of the cache that its ranges came from."""
+    calibrator = "cache(MinMaxCalibration, TensorRT 10.3.0)"
+    data = DataProvenance("old.cache", "5" * 64, 0, cache="old.cache")
+    table = CalibrationTable("6" * 64, data, calibrator, {"x": TensorRange(-1.0, 1.0, 1.0, 0)}, {})
+    file = tmp_path / "new.cache"
+    file.write_text(cache_from_table(table, "8.6.1"), encoding="utf-8")
+    assert record_cache(file, expected_record("6" * 64, data, calibrator, "8.6.1")).algorithm == calibrator
 
 
 def test_a_cache_without_a_record_is_refused(cache: Path) -> None:

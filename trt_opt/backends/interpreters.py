@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from trt_opt.backends.probing import ROOT_VARIABLE, ask, interpreter_from_answer
+from trt_opt.backends.probing import ROOT_VARIABLE, ask, holds, interpreter_from_answer
 from trt_opt.backends.python_places import PATH, SYSTEM, THIS, located, places
 from trt_opt.backends.remedies import install_commands, trtexec_route
 from trt_opt.errors import MissingError
@@ -195,7 +195,7 @@ def _says_the_same(one: Interpreter, other: Interpreter) -> bool:
 def _identity(path: Path) -> tuple[str, str]:
     """The file behind a path, and the virtual environment it belongs to, if it belongs to one."""
     home = path.parent.parent
-    return os.path.realpath(path), str(home.resolve()) if (home / "pyvenv.cfg").is_file() else ""
+    return os.path.realpath(path), str(home.resolve()) if holds((home / "pyvenv.cfg").is_file) else ""
 
 
 def _none_found(found: list[Interpreter]) -> MissingError:

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,14 @@ def root() -> Path:
     return Path(os.environ.get(ROOT_VARIABLE) or "/")
 
 
+def holds(test: Callable[[], bool]) -> bool:
+    """What a test of a path says; no where its folder may not be read, or its name is too long."""
+    try:
+        return test()
+    except OSError:
+        return False
+
+
 def ask(path: str, arguments: Sequence[str], limit_s: float) -> dict[str, Any] | str:
     """What the probe answers under an interpreter, or why there is no answer.
 
@@ -39,7 +47,7 @@ def ask(path: str, arguments: Sequence[str], limit_s: float) -> dict[str, Any] |
         arguments: For the probe.
         limit_s: It is ended, with all it started, after this many seconds.
     """
-    if not Path(path).exists():
+    if not holds(Path(path).exists):
         return "there is no such file"
     try:
         # A group of its own, so that what it started ends with it.
@@ -55,9 +63,11 @@ def ask(path: str, arguments: Sequence[str], limit_s: float) -> dict[str, Any] |
     text = _read(process, limit_s)
     if text is None:
         return f"it gave no answer in {limit_s:.0f} s"
+    if len(text) >= MOST_BYTES:
+        return "it prints without end"
     if process.returncode < 0:
-        return f"it crashed ({signal.Signals(-process.returncode).name})"
-    return _answer(text, process.returncode)
+        return f"it crashed ({_signal_name(-process.returncode)})"
+    return _answer(text.decode(errors="replace"), process.returncode)
 
 
 def interpreter_from_answer(path: str, answer: dict[str, Any] | str) -> Interpreter:
@@ -98,13 +108,20 @@ def _package(name: str, found: Mapping[str, Any], distributions: Iterable[tuple[
     return Package(name, found.get("version") or installed, works, str(detail or ""))
 
 
-def _read(process: subprocess.Popen[bytes], limit_s: float) -> str | None:
-    """All that a process prints; None where it does not end in time or prints without end. It is gone afterwards."""
+def _read(process: subprocess.Popen[bytes], limit_s: float) -> bytes | None:
+    """What a process prints, up to `MOST_BYTES`; None where it does not end in time. It is gone afterwards."""
     stream = process.stdout
     if stream is None:
         return None
     texts: list[bytes] = []
-    reader = threading.Thread(target=lambda: texts.append(stream.read(MOST_BYTES)), daemon=True)
+
+    def read() -> None:
+        texts.append(stream.read(MOST_BYTES))
+        if len(texts[0]) == MOST_BYTES:
+            # Nobody reads on: it would wait for that until its time is over.
+            _end(process)
+
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     answered = True
     try:
@@ -114,13 +131,25 @@ def _read(process: subprocess.Popen[bytes], limit_s: float) -> str | None:
         answered = False
     finally:
         if process.poll() is None or reader.is_alive():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _end(process)
             process.wait()
             reader.join(1.0)
         if not reader.is_alive():
             stream.close()
-    return texts[0].decode(errors="replace") if answered and texts else None
+    return texts[0] if answered and texts else None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and all it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have none
+        return f"signal {number}"
 
 
 def _answer(text: str, code: int) -> dict[str, Any] | str:

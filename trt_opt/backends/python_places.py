@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from trt_opt.backends.probing import root
+from trt_opt.backends.probing import holds, root
 
 THIS = "this one"
 SYSTEM = "system"
@@ -20,13 +20,12 @@ PYTHON_NAMES = r"python3(\.\d+)?"
 
 def located(text: str) -> Path:
     """The file that a name, a path or the folder of a virtual environment means, whether it exists or not."""
-    path = Path(text).expanduser()
+    path = _with_home(Path(text))
     if os.sep not in text:
         on_path = shutil.which(text)
         path = Path(on_path) if on_path else path
-    if path.is_dir():
-        inside = [path / "bin" / name for name in ("python3", "python")]
-        path = next((file for file in inside if file.exists()), path)
+    if holds(path.is_dir):
+        path = next(iter(_existing(path / "bin" / "python3", path / "bin" / "python")), path)
     # Not resolved: a virtual environment's Python is a link to another one.
     return path.absolute()
 
@@ -48,7 +47,7 @@ def places() -> list[tuple[str, Path]]:
 def _pythons_in(folder: Path, names: str = PYTHON_NAMES) -> list[Path]:
     """The Pythons of a folder: `python3` first, then the newest."""
     pythons = [path for path in _listed(folder) if re.fullmatch(names, path.name) and os.access(path, os.X_OK)]
-    return sorted((path for path in pythons if path.is_file()), key=_age)
+    return sorted((path for path in pythons if holds(path.is_file)), key=_age)
 
 
 def _age(path: Path) -> int:
@@ -64,12 +63,20 @@ def _conda() -> Iterator[Path]:
 
 
 def _pyenv() -> Iterator[Path]:
-    home = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    home = _with_home(Path(os.environ.get("PYENV_ROOT") or "~/.pyenv"))
     yield from _existing(*(folder / "bin" / "python3" for folder in _listed(home / "versions")))
 
 
+def _with_home(path: Path) -> Path:
+    """The path with the user's home for `~`; as it is where nobody knows that home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def _existing(*files: Path) -> list[Path]:
-    return [file for file in files if file.exists()]
+    return [file for file in files if holds(file.exists)]
 
 
 def _listed(folder: Path) -> list[Path]:

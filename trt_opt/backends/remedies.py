@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ OLDEST_CUDA_OF_NEWEST_TENSORRT = 12
 
 NAMED = frozenset({"--tensorrt-python", "TRT_OPT_TENSORRT_PYTHON"})
 """The origins of an interpreter that somebody asked for."""
+
+_WHOLE = re.compile(r"tensorrt(-cu\d+)?")
+"""The packages that stand for a whole TensorRT."""
 
 SDK_MANAGER = "https://developer.nvidia.com/sdk-manager"
 
@@ -62,7 +66,8 @@ def tensorrt_steps(
         cuda: What the driver says.
     """
     steps = [] if cuda.gpus else list(_gpu_steps(board))
-    if chosen is None and (cuda.gpus or board is not None or any(entry.has_tensorrt for entry in interpreters)):
+    wanted = bool(cuda.gpus or board) or any(entry.has_tensorrt or _is_broken(entry) for entry in interpreters)
+    if chosen is None and wanted:
         able = next((interpreter for interpreter in interpreters if interpreter.can_build), None)
         named = next((entry for entry in interpreters if NAMED.intersection(entry.origins)), None)
         if named is not None and install_commands(named):
@@ -161,16 +166,30 @@ def _elsewhere(interpreters: tuple[Interpreter, ...], cuda: CudaDriver) -> Step:
     if near is not None:
         return Step(f"give {near.path}, which has TensorRT, what it lacks", install_commands(near))
     this = next(entry for entry in interpreters if "this one" in entry.origins)
-    broken = this.package("tensorrt")
-    if broken is not None:
-        requirement = f"{_package_for(cuda)}=={broken.version}" if broken.version else _package_for(cuda)
-        commands = _pip(this, ("--force-reinstall", requirement))
-        return Step(f"TensorRT is here and cannot be imported ({broken.detail}): install it anew", commands)
+    broken = next((entry for entry in interpreters if _is_broken(entry)), None)
+    package = broken.package("tensorrt") if broken is not None else None
+    if broken is not None and package is not None:
+        commands = _pip(broken, ("--force-reinstall", _installed(broken) or _package_for(cuda)))
+        what = f"the TensorRT of {broken.path} cannot be imported ({package.detail}): install it anew"
+        return Step(what, commands)
     newest = cuda.cuda and version_numbers(cuda.cuda)[0]
     if newest and newest < OLDEST_CUDA_OF_NEWEST_TENSORRT:
         return Step(f"the driver serves CUDA up to {cuda.cuda}, TensorRT needs 12: install a newer one", ())
     requirements = (_requirement(cuda), *(name for name in this.lacks if name != "numpy"))
     return Step("install TensorRT for this Python", _pip(this, requirements))
+
+
+def _is_broken(interpreter: Interpreter) -> bool:
+    """Whether a Python that somebody named, or this one, has a TensorRT that cannot be imported."""
+    package = interpreter.package("tensorrt")
+    named = bool(NAMED.union({"this one"}).intersection(interpreter.origins))
+    return named and package is not None and not package.works and interpreter.is_new_enough
+
+
+def _installed(interpreter: Interpreter) -> str | None:
+    """The TensorRT that pip installed, as pip takes it: "tensorrt-cu12==10.3.0"."""
+    found = (f"{name}=={version}" for name, version, _ in interpreter.distributions if _WHOLE.fullmatch(name))
+    return next(found, None)
 
 
 def _requirement(cuda: CudaDriver) -> str:

@@ -19,10 +19,10 @@ from trt_opt.build.store import CACHE, ENGINE, GRAPH, EngineStore
 from trt_opt.bundling.layout import MODEL
 from trt_opt.bundling.reading import OpenedBundle, opened_bundle
 from trt_opt.bundling.samples import Recording, compared, recordings_from_folder
-from trt_opt.calibration_files import three_numbers
 from trt_opt.errors import MissingError, RequestError, StageError, TargetError
 from trt_opt.files import write_atomically
-from trt_opt.native_calibration import portable_calibration
+from trt_opt.implicit.caches import three_numbers
+from trt_opt.implicit.native import portable_calibration
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.backend import BuiltEngine
 from trt_opt.values.bundle import Bundle, BundleBuild

@@ -9,7 +9,7 @@ import onnx
 
 from trt_opt.cache_import.gaps import without_gaps
 from trt_opt.cache_import.matching import Match
-from trt_opt.cache_import.owner import require_own
+from trt_opt.cache_import.owner import own_record, require_own
 from trt_opt.cache_import.reading import cache_from_file
 from trt_opt.cache_import.tables import far_from_data, filled_table, plain_table, with_provenance
 from trt_opt.quantize.stage import FloatGraph
@@ -60,12 +60,13 @@ def imported_cache(
 
     Raises:
         DataError: The cache cannot be read.
-        StaleError: The cache is another model's, or lacks the range of an integer input or output.
+        StaleError: The cache is another model's or has no range, or lacks the range of an integer input or output.
         UnsupportedModelError: No layer is left that could run in INT8.
     """
     cache, sha256 = cache_from_file(Path(recipe.from_cache or ""))
     match = Match(cache, given, graph)
     require_own(match, recipe.from_cache or "", despite=recipe.reuse_table)
+    record = own_record(recipe.from_cache or "", sha256, (given, graph.model), despite=recipe.reuse_table)
     calibration, evaluation = data
     if calibration is None:
         placed, missing = without_gaps(graph, match)
@@ -76,14 +77,23 @@ def imported_cache(
         table = filled_table(recipe, graph, match, calibration, progress)
         coverage = match.coverage(recipe.from_cache or "", sha256, placed, {})
         coverage = replace(coverage, from_data=match.gaps, far_from_data=far_from_data(match, table))
+    coverage = replace(coverage, record=record)
     table = with_provenance(table, coverage)
     return CacheImport(placed, table, coverage, _notes(coverage, placed, seen=calibration is not None))
 
 
+def _origin(coverage: CacheCoverage) -> str:
+    if coverage.record is None:
+        return "which says nothing of the model or data it was made with"
+    return (
+        f"made for this model on {coverage.record.data.samples} samples of {coverage.record.data.source or 'no data'}"
+    )
+
+
 def _notes(coverage: CacheCoverage, graph: FloatGraph, *, seen: bool) -> tuple[str, ...]:
     notes = [
-        f"the ranges are those of a calibration cache ({coverage.header}), which says nothing of the model or data it "
-        "was made with: whether they fit, only --eval-data tells"
+        f"the ranges are those of a calibration cache ({coverage.header}), {_origin(coverage)}: whether they fit, only "
+        "--eval-data tells"
     ]
     if coverage.missing:
         notes.append(

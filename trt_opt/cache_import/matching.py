@@ -54,6 +54,11 @@ class Match:
         self._found: dict[str, Neighbour | None] = {}
 
     @property
+    def has_ranges(self) -> bool:
+        """Whether any entry is a range."""
+        return bool(self._thresholds)
+
+    @property
     def needed(self) -> tuple[str, ...]:
         """The tensors whose ranges are wanted where every layer is placed."""
         return self._full.placement.ranges_needed

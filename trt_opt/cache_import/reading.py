@@ -20,6 +20,9 @@ def cache_from_file(path: Path) -> tuple[CalibrationCache, str]:
         DataError: The file is missing, no cache, or cut short; names the line.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # A pipe gives its content once, and this is read twice; one that nobody writes to never ends.
+            raise DataError("the calibration cache is no regular file", where=str(path), hint="copy it to a file")
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"the calibration cache cannot be read: {error.strerror}", where=str(path)) from error

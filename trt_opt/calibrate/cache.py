@@ -17,6 +17,14 @@ def cache_from_table(table: CalibrationTable, version: str) -> str:
         CalibratorError: That is no version, or a tensor's name cannot be written.
     """
     scales = {name: found.amax / 127 for name, found in table.ranges.items() if found.amax is not None}
-    minmax = table.calibrator.startswith(("minmax", "cache(MinMax"))
-    algorithm = "MinMaxCalibration" if minmax else "EntropyCalibration2"
-    return text_from_cache(CalibrationCache(version, algorithm, scales))
+    return text_from_cache(CalibrationCache(version, cache_algorithm(table.calibrator), scales))
+
+
+def cache_algorithm(calibrator: str) -> str:
+    """What a cache's first line says for ranges that a calibrator chose, or that another cache held.
+
+    Args:
+        calibrator: As a calibration table names it.
+    """
+    minmax = calibrator.startswith(("minmax", "native-minmax", "cache(MinMax"))
+    return "MinMaxCalibration" if minmax else "EntropyCalibration2"

@@ -17,8 +17,7 @@ MOST_NAMED = 3
 def show_coverage(coverage: CacheCoverage, console: Console) -> None:
     """Prints where the cache comes from, what it covered, which layers stay in float, and what of it was not used."""
     lines = [
-        f"cache     {coverage.file}: {coverage.header}, {coverage.entries} entries; it says nothing of the model or "
-        "data it was made with",
+        f"cache     {coverage.file}: {coverage.header}, {coverage.entries} entries; {_origin(coverage)}",
         f"ranges    {coverage.needed} tensors need one: {_sources_text(coverage)}",
         *_missing_lines(coverage),
         f"in INT8   {_share_text(coverage)}",
@@ -27,6 +26,13 @@ def show_coverage(coverage: CacheCoverage, console: Console) -> None:
         lines.append(f"unused    {coverage.unused} entries: {_unused_text(coverage)}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
+
+
+def _origin(coverage: CacheCoverage) -> str:
+    if coverage.record is None:
+        return "it says nothing of the model or data it was made with"
+    data = coverage.record.data
+    return f"made for this model on {data.samples} samples of {data.source or 'no data'} ({coverage.record.algorithm})"
 
 
 def _sources_text(coverage: CacheCoverage) -> str:

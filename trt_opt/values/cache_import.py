@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trt_opt.values.native_calibration import CacheRecord
+
 
 @dataclass(frozen=True, slots=True)
 class CacheCoverage:
@@ -33,6 +35,7 @@ class CacheCoverage:
         macs_possible: The same, had every tensor a range.
         far_from_data: Tensor → threshold of the cache divided by the largest magnitude in the calibration data, where
             the two are too far apart to be of the same network.
+        record: What lies beside the cache and says that it was made for this model; None where nothing does.
     """
 
     file: str
@@ -53,6 +56,7 @@ class CacheCoverage:
     macs: float | None
     macs_possible: float | None
     far_from_data: Mapping[str, float] = field(default_factory=dict)
+    record: CacheRecord | None = None
 
     @property
     def needed(self) -> int:

@@ -19,6 +19,8 @@ class CacheRecord:
         algorithm: Who chose the ranges, and how: "native-entropy", or the text of one of our calibrators.
         tensorrt: The version of TensorRT that wrote the cache, or that it was written for.
         batch_size: How many samples TensorRT saw at a time; 1 where it saw none.
+        source_sha256: The fingerprint of the model as it came, which stays the same whatever the target wants
+            rewritten; empty where it was not recorded.
     """
 
     bytes: int
@@ -28,6 +30,7 @@ class CacheRecord:
     algorithm: str
     tensorrt: str
     batch_size: int = 1
+    source_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

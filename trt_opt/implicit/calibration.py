@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from trt_opt.backends import Backend
 from trt_opt.build.manifest import build_key
 from trt_opt.build.store import CACHE, EngineStore
 from trt_opt.calibrate.cache import cache_from_table
-from trt_opt.calibration_batches import store_batches
-from trt_opt.calibration_files import checked_cache, expected_record, record_cache, sidecar_of
 from trt_opt.errors import RequestError, StageError, StaleError, StorageError
 from trt_opt.files import write_atomically
 from trt_opt.graph.fingerprint import fingerprint
 from trt_opt.graph.query import graph_inputs
-from trt_opt.native_calibration import (
+from trt_opt.implicit.batches import store_batches
+from trt_opt.implicit.caches import checked_cache, expected_record, record_cache, sidecar_of
+from trt_opt.implicit.native import (
     is_native,
     native_calibration,
     native_request,
@@ -44,11 +46,13 @@ class Ranges:
     """What ranges are taken from.
 
     Attributes:
+        original: The model as it came.
         graph: The float graph.
         table: Our own ranges.
         data: The samples they come from; None where the table was given.
     """
 
+    original: onnx.ModelProto
     graph: FloatGraph
     table: CalibrationTable | None
     data: Dataset | None
@@ -130,33 +134,36 @@ def implicit_calibration(
         return
     require_calibrators(backend.support, backend.library)
     if not is_native(recipe.calibrator):
-        yield _portable(ranges.graph, ranges.table, backend, folder)
+        yield _portable(ranges, ranges.table, backend, folder)
         return
     if ranges.data is None:
         raise RequestError("TensorRT's own calibrator needs samples", hint="--calib-data DATA")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        yield _native(recipe.calibrator, (ranges.graph, ranges.data), backend, (Path(scratch), folder, store), progress)
+        yield _native(recipe.calibrator, (ranges, ranges.data), backend, (Path(scratch), folder, store), progress)
 
 
-def _portable(graph: FloatGraph, table: CalibrationTable, backend: Backend, folder: Path) -> ImplicitCalibration:
+def _portable(ranges: Ranges, table: CalibrationTable, backend: Backend, folder: Path) -> ImplicitCalibration:
     version = backend.library.partition(" ")[2]
     cache = folder / CACHE
     write_atomically(cache, cache_from_table(table, version))
-    expected = expected_record(fingerprint(graph.model), table.data, table.calibrator, version)
+    expected = expected_record(fingerprint(ranges.graph.model), table.data, table.calibrator, version)
+    expected = replace(expected, source_sha256=fingerprint(ranges.original))
     return ImplicitCalibration(portable_calibration(cache), table.calibrator, cache, expected)
 
 
 def _native(
     calibrator: str,
-    source: tuple[FloatGraph, Dataset],
+    source: tuple[Ranges, Dataset],
     backend: Backend,
     places: tuple[Path, Path, EngineStore],
     progress: Progress,
 ) -> ImplicitCalibration:
-    (graph, data), (scratch, folder, store) = source, places
+    (ranges, data), (scratch, folder, store) = source, places
+    graph = ranges.graph
     stored = store_batches(data, graph_inputs(graph.model), scratch, batch_size=BATCH_SIZE, progress=progress)
     version = backend.library.partition(" ")[2]
     expected = expected_record(fingerprint(graph.model), data.provenance(), calibrator, version, stored.batch_size)
+    expected = replace(expected, source_sha256=fingerprint(ranges.original))
     kept = store.calibration_cache(build_key({"belongs to": expected}))
     usable, notes = _usable(kept, expected)
     request = native_request(calibrator, scratch, stored, read_cache=usable, write_cache=folder / CACHE)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from calibrators import CalibrationCache, CalibratorError, cache_from_text
 from trt_opt.build.manifest import record_of_file
+from trt_opt.calibrate.cache import cache_algorithm
 from trt_opt.errors import RecipeError, RequestError, StaleError, StorageError
 from trt_opt.files import sha256_of_file, write_atomically
 from trt_opt.values.codec import json_from_value, value_from_json
@@ -92,6 +93,20 @@ def checked_cache(cache: Path, expected: CacheRecord) -> CacheRecord:
     return found
 
 
+def record_beside(cache: Path, sha256: str) -> CacheRecord | None:
+    """What lies beside a cache, if it is about this very content; None where nothing does.
+
+    Args:
+        cache: The cache.
+        sha256: The hash of its content.
+    """
+    try:
+        found = _sidecar(cache)
+    except StaleError:
+        return None
+    return found if found.sha256 == sha256 else None
+
+
 def reader_of(cache: CalibrationCache) -> str:
     """The calibrator class that reads a cache: "entropy" or "minmax".
 
@@ -152,8 +167,7 @@ def _require_header(content: CalibrationCache, cache: Path, expected: CacheRecor
         StaleError: Names the version or the algorithm.
         RequestError: The algorithm is none of ours.
     """
-    is_minmax = expected.algorithm.removeprefix("native-").startswith("minmax")
-    reader, wanted = reader_of(content), "minmax" if is_minmax else "entropy"
+    reader, wanted = reader_of(content), ALGORITHMS[cache_algorithm(expected.algorithm)]
     differences = []
     if content.version != three_numbers(expected.tensorrt):
         differences.append(f"its first line is for TensorRT {content.version}, asked for is {expected.tensorrt}")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import calibrators
-from trt_opt.calibration_files import cache_in, reader_of
 from trt_opt.errors import StageError, TargetError
+from trt_opt.implicit.caches import cache_in, reader_of
 from trt_opt.values.native_calibration import CacheRecord, NativeCalibration, StoredBatches
 from trt_opt.values.tensorrt_version import TensorRTSupport
 
