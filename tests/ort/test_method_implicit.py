@@ -8,7 +8,7 @@ from ort_session import ranges_of
 from test_quantized_graph import feed_for
 
 from calibrators import cache_from_text
-from trt_opt.conversions import cache_from_table
+from trt_opt.calibrate.cache import cache_from_table
 from trt_opt.errors import UnsupportedModelError
 from trt_opt.quantize.stage import PrecisionRequest, float_graph, quantized_graph
 from trt_opt.values.calibration import CalibrationTable

@@ -12,7 +12,7 @@ import pytest
 from command_line import run
 from planted_faults import PLANTED, Planted
 
-from trt_opt.conversions import quantized_file
+from trt_opt.quantizing import quantized_file
 from trt_opt.recipe import Recipe
 from trt_opt.values.progress import Silent
 

@@ -42,6 +42,7 @@ RANKS = {
     "explanations": 4,
     "range_choice": 4,
     "conversions": 4,
+    "quantizing": 4,
     "acceptance": 4,
     "advice": 4,
     "blame": 4,

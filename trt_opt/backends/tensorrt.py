@@ -204,7 +204,7 @@ def _require_board(target: TensorRTTarget, gpu: Gpu) -> None:
     if board.capability != gpu.capability:
         raise TargetError(
             f"the target is {board.title} (compute capability {board.capability}), here is {gpu}",
-            hint=f"trt-opt bundle MODEL --target {target} packs what that machine needs to build it",
+            hint="build it on that board, to where trt-opt bundle packs it; or --target tensorrt for the GPU here",
         )
 
 

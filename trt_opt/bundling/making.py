@@ -22,7 +22,6 @@ from trt_opt.bundling.packing import packed
 from trt_opt.bundling.recipe_text import text_from_recipe
 from trt_opt.bundling.recording import Subject, recorded
 from trt_opt.bundling.samples import Recording, compared, files_from_recordings
-from trt_opt.conversions import Quantized, quantized
 from trt_opt.errors import DataError, RequestError, TargetError, UnsupportedModelError
 from trt_opt.files import require_free
 from trt_opt.graph.query import graph_inputs, graph_outputs
@@ -35,6 +34,7 @@ from trt_opt.quantize.methods.implicit import Implicit
 from trt_opt.quantize.methods.static import Static
 from trt_opt.quantize.quantized_models import is_quantized, stores_quantized_weights
 from trt_opt.quantize.stage import float_graph, quantized_graph
+from trt_opt.quantizing import Quantized, quantized
 from trt_opt.recipe import Recipe
 from trt_opt.values.accuracy import Comparison
 from trt_opt.values.bundle import Bundle, BundledInput, BundledOutput, BundlePrecision, BundleReport

@@ -54,7 +54,7 @@ def quantize(
     typed = {name: value for name, value in locals().items() if name not in ("output", "explain", "force", "json")}
     from trt_opt.cli.progress import TerminalProgress
     from trt_opt.cli.requests import recipe_from_options
-    from trt_opt.conversions import quantized_file
+    from trt_opt.quantizing import quantized_file
     from trt_opt.report.quantize import plan_renderer
     from trt_opt.report.search import missed
     from trt_opt.report.show import show
