@@ -34,7 +34,7 @@ TEXT
 }
 
 read_arguments() {
-    engines=engines workspace='' timeout_s=3600 asked_python='' asked_trtexec='' force=no dry_run=no bundle=''
+    engines=$(absolute engines) workspace='' timeout_s=3600 asked_python='' asked_trtexec='' force=no dry_run=no bundle=''
     while [ $# -gt 0 ]; do
         case $1 in
         --help | -h) usage; exit 0 ;;
@@ -64,7 +64,7 @@ make_work_folder() {
     [ "$dry_run" = yes ] || mkdir -p -- "$engines" 2>/dev/null || fail 2 "$engines" "cannot be made" "another --engines"
     place=$engines
     if [ "$dry_run" = yes ]; then
-        place=${TMPDIR:-/tmp}
+        place=$(absolute "${TMPDIR:-/tmp}")
     else
         lock_folder "$engines"
         for stale in "$engines"/.building.*; do [ ! -d "$stale" ] || drop_work_folder "$stale"; done

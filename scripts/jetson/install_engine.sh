@@ -153,7 +153,7 @@ run_samples() {
     conf_file=$1/build.conf
     refuse_missing_parts "$1"
     tell "running the engine on its samples"
-    scratch=$(mktemp -d) || fail 4 "${TMPDIR:-/tmp}" "no folder can be made" "free space in /tmp"
+    scratch=$(mktemp -d -- "$(absolute "${TMPDIR:-/tmp}")/trt-opt.XXXXXX") || fail 4 "${TMPDIR:-/tmp}" "no folder can be made" "free space in /tmp"
     verify_engine "$trtexec" "$version" "$(CDPATH='' cd -- "$1" && pwd)" "$scratch"
     passed "$scratch/verdict" ||
         fail 1 "$1" "the engine's outputs are not those of the model" "build_on_device.sh again"

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -32,10 +32,12 @@ class FakeBoard:
     Attributes:
         root: What TRT_OPT_ROOT names.
         programs: The folder that comes first on PATH.
+        variables: More of the environment.
     """
 
     root: Path
     programs: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
         """For a script that runs on this board: its programs and the system's, no other."""
@@ -45,6 +47,7 @@ class FakeBoard:
             "TRT_OPT_FAKE_BOARD": str(self.root),
             "TMPDIR": str(self.root / "tmp"),
             "HOME": str(self.root),
+            **self.variables,
         }
 
     def run(

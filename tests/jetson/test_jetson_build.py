@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,21 @@ def test_good_bundle_is_built_and_recorded(board: FakeBoard, shell: str, tmp_pat
     assert {record[key] for key in ("BEFORE", "DURING", "AFTER")} == {"temperature_mc cpu-thermal 48500"}
     assert record["TEGRASTATS"].startswith("RAM 2400")
     assert (board.root / "tmp").stat().st_nlink == 2, "something was left in TMPDIR"
+
+
+def test_commands_of_the_documentation_work_as_written(board: FakeBoard, shell: str, tmp_path: Path) -> None:
+    """Without any option, and with paths and a TMPDIR that begin in the current folder."""
+    write_bundle(tmp_path / "app.bundle")
+    (tmp_path / "scratch").mkdir()
+    board = replace(board, variables={"TMPDIR": "scratch"})
+    planned = board.run(shell, "build_on_device.sh", "--dry-run", "app.bundle", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    done = board.run(shell, "build_on_device.sh", "app.bundle", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).parent == tmp_path / "engines" / "made_by_hand"
+    installed = board.run(shell, "install_engine.sh", done.stdout.strip(), "app", cwd=tmp_path)
+    assert installed.returncode == 0, installed.stderr
+    assert (tmp_path / "app" / "current" / "model.engine").is_file()
 
 
 @pytest.mark.parametrize(
@@ -157,10 +173,10 @@ def test_ladder_ends(board: FakeBoard, tmp_path: Path) -> None:
     assert kept(tmp_path / "app.bundle") == []
 
 
-def test_other_failures_are_not_tried_again(board: FakeBoard, shell: str, tmp_path: Path) -> None:
+def test_other_failures_are_not_tried_again(board: FakeBoard, tmp_path: Path) -> None:
     """A network that TensorRT refuses is refused once, and only the log is kept, beside the engines."""
     board.set(build_fails=True)
-    done = built(board, shell, write_bundle(tmp_path / "app.bundle"))
+    done = built(board, "dash", write_bundle(tmp_path / "app.bundle"))
     assert done.returncode == 4
     assert "network is wrong" in done.stderr
     assert len(board.calls()) == 1
@@ -172,10 +188,10 @@ def test_other_failures_are_not_tried_again(board: FakeBoard, shell: str, tmp_pa
 @pytest.mark.parametrize(
     "wrong", [{"noise": 1.0}, {"outputs": "nan"}, {"outputs": "short"}, {"outputs": "none"}], ids=str
 )
-def test_wrong_outputs_are_a_no(board: FakeBoard, shell: str, tmp_path: Path, wrong: dict[str, object]) -> None:
+def test_wrong_outputs_are_a_no(board: FakeBoard, tmp_path: Path, wrong: dict[str, object]) -> None:
     """Outputs too far off, not finite, fewer than expected or missing end with 1, and no engine is kept."""
     board.set(**wrong)
-    done = built(board, shell, write_bundle(tmp_path / "app.bundle"))
+    done = built(board, "dash", write_bundle(tmp_path / "app.bundle"))
     assert done.returncode == 1, done.stderr
     assert "OUTPUT_0_SQNR_DB=" in done.stderr
     assert kept(tmp_path / "app.bundle") == []
@@ -203,20 +219,20 @@ def test_one_bad_output_of_two_is_a_no(board: FakeBoard, tmp_path: Path) -> None
     assert built(board, "dash", write_bundle(tmp_path / "b.bundle", {"LEAST_SQNR_DB": "37.9"})).returncode == 0
 
 
-def test_second_build_finds_the_first(board: FakeBoard, shell: str, tmp_path: Path) -> None:
+def test_second_build_finds_the_first(board: FakeBoard, tmp_path: Path) -> None:
     """The same bundle is not built twice, unless forced, damaged, or built by another TensorRT."""
     bundle = write_bundle(tmp_path / "app.bundle", ANY)
-    first = built(board, shell, bundle)
+    first = built(board, "dash", bundle)
     builds = board.root / "builds"
-    assert built(board, shell, bundle).stdout == first.stdout
+    assert built(board, "dash", bundle).stdout == first.stdout
     assert builds.read_text() == "1"
-    assert built(board, shell, bundle, "--force").stdout == first.stdout
+    assert built(board, "dash", bundle, "--force").stdout == first.stdout
     assert builds.read_text() == "2"
     (Path(first.stdout.strip()) / "model.engine").write_text("damaged")
-    assert built(board, shell, bundle).returncode == 0
+    assert built(board, "dash", bundle).returncode == 0
     assert builds.read_text() == "3"
     board.set(tensorrt="10.16.1")
-    assert built(board, shell, bundle).returncode == 0
+    assert built(board, "dash", bundle).returncode == 0
     assert builds.read_text() == "4"
     assert record_of(Path(first.stdout.strip()))["TENSORRT"] == "10.16.1"
     assert len([name for name in kept(bundle) if name.endswith("model.engine")]) == 1
@@ -384,6 +400,20 @@ def test_trt_opt_builds_where_it_is(board: FakeBoard, shell: str, tmp_path: Path
     record = record_of(Path(done.stdout.strip()))
     assert record["BUILT_WITH"].startswith("trt-opt ")
     assert (record["VERDICT"], record["VERIFIED_BY"]) == ("PASS", "trtexec")
+
+
+def test_engine_is_recorded_with_the_version_that_built_it(board: FakeBoard, tmp_path: Path) -> None:
+    """A Python with another TensorRT than the board's counts by its own, and the board's trtexec is left alone."""
+    with_trt_opt(board, "exit 0")
+    board.program("python3.10", "echo TensorRT 10.3.1.2\n")
+    bundle = write_bundle(tmp_path / "app.bundle")
+    done = built(board, "dash", bundle, "--tensorrt-python", "python3.10")
+    assert done.returncode == 0, done.stderr
+    record = record_of(Path(done.stdout.strip()))
+    assert (record["TENSORRT"], record["VERIFIED_BY"]) == ("10.3.1", "trt-opt")
+    board.program("python3.10", "echo TensorRT 10.4.0\n")
+    refused = built(board, "dash", bundle, "--tensorrt-python", "python3.10")
+    assert (refused.returncode, "10.4.0" in refused.stderr) == (5, True)
 
 
 def test_trt_opt_alone_judges_the_engine(board: FakeBoard, shell: str, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from trt_opt.graph.query import graph_inputs
 from trt_opt.made_up_samples import made_up_samples
 from trt_opt.passes.ends.frozen_values import frozen_values_from_text
 from trt_opt.passes.integers.widen_integers import WidenIntegers
+from trt_opt.values.engine import BuildFiles
 from trt_opt.values.summary import RefusedNode
 from trt_opt.values.target import target_from_text
 from trt_opt.values.tensors import TensorSpec
@@ -149,8 +150,8 @@ def test_a_node_that_the_builder_does_not_name_is_searched_for(monkeypatch: pyte
     model = model_of(nodes, {"t0": [2]}, {"t8": [2]}, {})
     attempts: list[int] = []
 
-    def build(file: Path, *_: object) -> None:
-        names = {entry.name for entry in onnx.load(file).graph.node}
+    def build(files: BuildFiles, *_: object) -> None:
+        names = {entry.name for entry in onnx.load(files.model).graph.node}
         attempts.append(len(names))
         if "relu5" in names:
             raise UnsupportedModelError("the builder dislikes it")
