@@ -6,7 +6,10 @@ import errno
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from trt_opt.errors import RequestError, StorageError
 
@@ -42,12 +45,25 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     Raises:
         StorageError: The disk is full, or the folder is missing or cannot be written.
     """
+    with written_whole(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Yields a file to write to, which takes the place of `path` once the block ends without an exception.
+
+    See `write_atomically`, which is for content that is in memory already.
+
+    Raises:
+        StorageError: The disk is full, or the folder is missing or cannot be written.
+    """
     # A short name, so that a long one does not become too long.
     temporary = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.tmp")
     try:
         try:
             with temporary.open("xb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

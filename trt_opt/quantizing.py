@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from trt_opt import __version__
@@ -48,8 +48,8 @@ def write_cache(file: Path, text: str, table: CalibrationTable, made_for: tuple[
     """Writes TensorRT's calibration cache, and beside it what it belongs to."""
     write_atomically(file, text)
     version, source = made_for
-    record = expected_record(table.model_sha256, table.data, table.calibrator, version)
-    record_cache(file, replace(record, source_sha256=fingerprint(source.original)))
+    origin = fingerprint(source.original)
+    record_cache(file, expected_record(table.model_sha256, table.data, table.calibrator, version, source_sha256=origin))
 
 
 def quantized_file(recipe: Recipe, output: Path, progress: Progress, *, force: bool) -> QuantizationReport:

@@ -32,6 +32,10 @@ class Backend(Protocol):
         """Name and version."""
 
     @property
+    def version(self) -> str:
+        """The version alone."""
+
+    @property
     def support(self) -> TensorRTSupport:
         """What that version can be told."""
 

@@ -38,6 +38,11 @@ class LibraryBackend:
     support: TensorRTSupport
     _worker: Worker
 
+    @property
+    def version(self) -> str:
+        """The library's version alone."""
+        return self.library.partition(" ")[2]
+
     def __enter__(self) -> Self:
         self._worker.__enter__()
         return self

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import BinaryIO
 
 from trt_opt.bundling.layout import SUMS, is_known_name
 from trt_opt.errors import RequestError
-from trt_opt.files import storage_error, sync
+from trt_opt.files import written_whole
 
 BLOCK_BYTES = 512
 
@@ -71,24 +70,13 @@ def write_archive(path: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         StorageError: The disk is full, or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                for name, content in files.items():
-                    file.write(header(name, len(content)))
-                    file.write(content)
-                    file.write(bytes(-len(content) % BLOCK_BYTES))
-                file.write(bytes(2 * BLOCK_BYTES))
-                file.write(bytes(-file.tell() % RECORD_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(error, path) from error
+    with written_whole(path) as file:
+        for name, content in files.items():
+            file.write(header(name, len(content)))
+            file.write(content)
+            file.write(bytes(-len(content) % BLOCK_BYTES))
+        file.write(bytes(2 * BLOCK_BYTES))
+        file.write(bytes(-file.tell() % RECORD_BYTES))
 
 
 def header(name: str, size: int) -> bytes:

@@ -191,7 +191,7 @@ class _Build:
         file = self.opened.folder / CACHE
         try:
             cache = cache_from_text(file.read_bytes())
-            version = three_numbers(self.backend.library.partition(" ")[2])
+            version = three_numbers(self.backend.version)
             write_atomically(file, text_from_cache(replace(cache, version=version)))
         except CalibratorError as error:
             raise RequestError(str(error), where=CACHE) from error

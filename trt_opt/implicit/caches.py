@@ -30,7 +30,13 @@ def sidecar_of(cache: Path) -> Path:
 
 
 def expected_record(
-    model_sha256: str, data: DataProvenance, algorithm: str, tensorrt: str, batch_size: int = 1
+    model_sha256: str,
+    data: DataProvenance,
+    algorithm: str,
+    tensorrt: str,
+    batch_size: int = 1,
+    *,
+    source_sha256: str = "",
 ) -> CacheRecord:
     """What a cache must belong to, before there is one.
 
@@ -40,8 +46,9 @@ def expected_record(
         algorithm: "native-entropy", or one of our calibrators as text.
         tensorrt: The version that is to read it, "8.6.1".
         batch_size: How many samples TensorRT sees at a time.
+        source_sha256: The fingerprint of the model as it came.
     """
-    return CacheRecord(0, "", model_sha256, data, algorithm, tensorrt, batch_size)
+    return CacheRecord(0, "", model_sha256, data, algorithm, tensorrt, batch_size, source_sha256)
 
 
 def cache_in(cache: Path) -> CalibrationCache:

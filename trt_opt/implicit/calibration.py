@@ -143,11 +143,11 @@ def implicit_calibration(
 
 
 def _portable(ranges: Ranges, table: CalibrationTable, backend: Backend, folder: Path) -> ImplicitCalibration:
-    version = backend.library.partition(" ")[2]
+    version = backend.version
     cache = folder / CACHE
     write_atomically(cache, cache_from_table(table, version))
-    expected = expected_record(fingerprint(ranges.graph.model), table.data, table.calibrator, version)
-    expected = replace(expected, source_sha256=fingerprint(ranges.original))
+    model, origin = fingerprint(ranges.graph.model), fingerprint(ranges.original)
+    expected = expected_record(model, table.data, table.calibrator, version, source_sha256=origin)
     return ImplicitCalibration(portable_calibration(cache), table.calibrator, cache, expected)
 
 
@@ -161,9 +161,8 @@ def _native(
     (ranges, data), (scratch, folder, store) = source, places
     graph = ranges.graph
     stored = store_batches(data, graph_inputs(graph.model), scratch, batch_size=BATCH_SIZE, progress=progress)
-    version = backend.library.partition(" ")[2]
-    expected = expected_record(fingerprint(graph.model), data.provenance(), calibrator, version, stored.batch_size)
-    expected = replace(expected, source_sha256=fingerprint(ranges.original))
+    model, origin, size = fingerprint(graph.model), fingerprint(ranges.original), stored.batch_size
+    expected = expected_record(model, data.provenance(), calibrator, backend.version, size, source_sha256=origin)
     kept = store.calibration_cache(build_key({"belongs to": expected}))
     usable, notes = _usable(kept, expected)
     request = native_request(calibrator, scratch, stored, read_cache=usable, write_cache=folder / CACHE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 import building
-import devices
 import networks
+import probe
 
 import engines
 
@@ -19,8 +19,14 @@ def hello(request, send):
         "version": trt.__version__,
         "python": sys.version.split()[0],
         "executable": sys.executable,
-        "gpu": devices.first_gpu(),
+        "gpu": first_gpu(),
     }
+
+
+def first_gpu():
+    """The GPU that CUDA would use, and the driver's CUDA; None without one: TensorRT crashes where there is none."""
+    found = probe.cuda()
+    return dict(found["gpus"][0], cuda=found["cuda"] or "") if found["gpus"] else None
 
 
 VERBS = {
