@@ -13,6 +13,7 @@ from trt_opt.accuracy_search.decision import Decision
 from trt_opt.backends import Backend
 from trt_opt.build.built_precision import mismatches
 from trt_opt.build.store import ENGINE, GRAPH
+from trt_opt.builder_options import with_flags
 from trt_opt.errors import StageError, UnsupportedModelError
 from trt_opt.graph.save import save_model
 from trt_opt.guilty_node import with_guilty_node
@@ -22,7 +23,6 @@ from trt_opt.values.backend import BuiltEngine
 from trt_opt.values.engine import BuildFiles, BuildOptions
 from trt_opt.values.engine_layers import EngineLayer, PrecisionMismatch
 from trt_opt.values.progress import Progress, Renamed, Silent
-from trt_opt.values.shapes import Profile, ValueRange
 from trt_opt.variants import GraphVariant, engine_accuracy
 
 
@@ -69,22 +69,6 @@ class EngineBuilder:
     progress: Progress
     calibration: Mapping[str, Any] | None = None
 
-    def options(self, profile: Profile, values: Mapping[str, ValueRange]) -> BuildOptions:
-        """What every builder is told, whatever the precision."""
-        recipe = self.recipe
-        return BuildOptions(
-            target=str(self.backend.target),
-            profile=profile,
-            values=values,
-            workspace_bytes=None if recipe.workspace_mib is None else recipe.workspace_mib * 2**20,
-            optimization_level=recipe.optimization_level,
-            dla_core=recipe.use_dla,
-            gpu_fallback=recipe.gpu_fallback,
-            version_compatible=recipe.version_compatible,
-            hardware_compatible=recipe.hardware_compatible,
-            tactic_sources=recipe.tactic_sources,
-        )
-
     def engines(
         self, variants: Sequence[GraphVariant], options: BuildOptions, original: onnx.ModelProto, decision: Decision
     ) -> Engines:
@@ -114,15 +98,7 @@ class EngineBuilder:
         """The options for one variant: its own profile where its ends changed, its flags where they decide."""
         if variant.ends is not None:
             options = replace(options, profile=variant.ends.profile(options.profile))
-        if variant.weak is None:
-            return options
-        return replace(
-            options,
-            strongly_typed=False,
-            fp16=variant.weak.fp16,
-            int8=variant.weak.int8,
-            float32_layers=variant.weak.float32_layers,
-        )
+        return with_flags(options, variant.weak)
 
     def _engine(self, variant: GraphVariant, options: BuildOptions) -> BuiltEngine:
         """Builds one graph; a refusal that names no node gets the node that bisection finds."""

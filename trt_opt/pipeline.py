@@ -16,6 +16,7 @@ from trt_opt.backends.onnxruntime import check_in_onnxruntime
 from trt_opt.build.manifest import MANIFEST, build_key, record_of_file, write_manifest
 from trt_opt.build.store import CACHE, ENGINE, GRAPH, TABLE, TAIL, EngineStore
 from trt_opt.buildable import require_accepted
+from trt_opt.builder_options import options_for, seen
 from trt_opt.cache_import import CacheImport
 from trt_opt.engine_building import EngineBuilder, Engines
 from trt_opt.files import sha256_of_file, write_atomically
@@ -41,15 +42,12 @@ from trt_opt.recipe import Recipe, plain_from_recipe
 from trt_opt.report.integer_ends import PREPROCESSING, note_text
 from trt_opt.stopwatch import Stopwatch
 from trt_opt.values.accuracy import Comparison
-from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.codec import json_from_value
 from trt_opt.values.engine import BuildOutcome, Manifest, Variant
 from trt_opt.values.integer_ends import IntegerEnds
 from trt_opt.values.native_calibration import NativeCalibration
 from trt_opt.values.progress import Progress
 from trt_opt.values.samples import DataProvenance
-from trt_opt.values.shapes import ShapeRange, ValueRange
-from trt_opt.values.shapes_seen import ShapesSeen
 from trt_opt.variants import GraphVariant, accuracies, graph_variants
 
 NOT_DECISIVE = ("model", "output", "calib_data", "eval_data", "table", "from_cache", "timeout_s", "tensorrt_python")
@@ -144,15 +142,16 @@ class _Build:
                 limits=decision.limits,
             )
         with self.watch.stage("build"):
-            shapes, values = _seen(table, data)
+            shapes, values = seen(table, data.evaluation)
             profile, notes = profile_for(self.recipe, graph_inputs(graph.model), shapes)
+            options = options_for(self.recipe, self.backend.target, profile, values)
             given = Ranges(source.original, graph, table, data.calibration)
             with implicit_calibration(
                 self.recipe, given, self.backend, self.folder, self.store, self.progress
             ) as calibration:
                 told = None if calibration is None else calibration.request
                 builder = EngineBuilder(self.recipe, self.backend, self.folder, self.timings, self.progress, told)
-                engines = builder.engines(variants, builder.options(profile, values), source.original, decision)
+                engines = builder.engines(variants, options, source.original, decision)
                 implicit = None if calibration is None else calibration.settled(engines.built.calibration)
         if table is not None:
             write_atomically(self.folder / TABLE, json_from_value(table))
@@ -252,14 +251,6 @@ class _Result:
             )
             for entry in self.variants
         )
-
-
-def _seen(table: CalibrationTable | None, data: DataSets) -> tuple[Mapping[str, ShapeRange], Mapping[str, ValueRange]]:
-    """The shapes and values that the data had."""
-    if table is not None:
-        return table.shapes, table.values
-    seen = ShapesSeen(data.evaluation or ())
-    return seen.ranges(), seen.values()
 
 
 def _tail_note(source: SourceModel) -> tuple[str, ...]:

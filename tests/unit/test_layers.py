@@ -51,6 +51,7 @@ RANKS = {
     "cache_import": 4,
     "made_up_samples": 4,
     "survey": 4,
+    "builder_options": 4,
     "engine_building": 4,
     "implicit": 4,
     "pipeline": 4,

@@ -16,6 +16,7 @@ from trt_opt.backends.tensorrt_versions import newest_row, support_of
 from trt_opt.build.manifest import record_of_file
 from trt_opt.build.store import folder_name
 from trt_opt.buildable import require_accepted
+from trt_opt.builder_options import options_for, seen, with_flags
 from trt_opt.bundling.archive import write_archive
 from trt_opt.bundling.layout import CACHE, MODEL, MOST_SAMPLES, RECIPE
 from trt_opt.bundling.packing import packed
@@ -42,7 +43,6 @@ from trt_opt.values.engine import BuildOptions
 from trt_opt.values.hardware import Hardware
 from trt_opt.values.progress import Progress
 from trt_opt.values.shapes import ShapeRange, ValueRange
-from trt_opt.values.shapes_seen import ShapesSeen
 from trt_opt.values.target import TensorRTTarget
 from trt_opt.variants import SIMULATED
 
@@ -167,7 +167,7 @@ class _Contents:
         evaluation = self.found.decision.judged_on
         if evaluation is None:
             raise RequestError("there is nothing to judge the engine by", hint="--eval-data DATA")
-        shapes, values = self._seen()
+        shapes, values = seen(self.found.decision.table, self.found.data.evaluation)
         profile, notes = profile_for(self.recipe, graph_inputs(self.graph), shapes)
         subject = Subject(self.found.source.original, self._simulated(), self.graph, profile)
         keeps_int64 = self._support_binds_types
@@ -190,32 +190,11 @@ class _Contents:
         version = self.target.version
         return (newest_row() if version is None else support_of(version)).binds_types
 
-    def _seen(self) -> tuple[Mapping[str, ShapeRange], Mapping[str, ValueRange]]:
-        """The shapes and values that the data had."""
-        table = self.found.decision.table
-        if table is not None:
-            return table.shapes, table.values
-        seen = ShapesSeen(self.found.data.evaluation or ())
-        return seen.ranges(), seen.values()
-
     def _options(self, profile: Mapping[str, ShapeRange], values: Mapping[str, ValueRange]) -> BuildOptions:
-        recipe, weak = self.recipe, self.found.decision.graph.weak
-        return BuildOptions(
-            target=str(self.target),
-            profile=profile,
-            values=values,
-            workspace_bytes=(recipe.workspace_mib or WORKSPACE_MIB) * 2**20,
-            optimization_level=recipe.optimization_level,
-            strongly_typed=weak is None,
-            fp16=weak is not None and weak.fp16,
-            int8=weak is not None and weak.int8,
-            float32_layers=() if weak is None else weak.float32_layers,
-            dla_core=recipe.use_dla,
-            gpu_fallback=recipe.gpu_fallback,
-            version_compatible=recipe.version_compatible,
-            hardware_compatible=recipe.hardware_compatible,
-            tactic_sources=recipe.tactic_sources,
-        )
+        recipe = self.recipe
+        if recipe.workspace_mib is None:  # build.conf, which a shell reads, always names one
+            recipe = replace(recipe, workspace_mib=WORKSPACE_MIB)
+        return with_flags(options_for(recipe, self.target, profile, values), self.found.decision.graph.weak)
 
     def _described(self, recordings: Sequence[Recording], options: BuildOptions, progress: Progress) -> Bundle:
         decision, data = self.found.decision, self.found.data
