@@ -13,18 +13,22 @@ from numpy.typing import NDArray
 
 from trt_opt.backends.process import FailedRequestError, Worker
 from trt_opt.errors import DataError, StageError
+from trt_opt.values.timing import MemoryUse, RoundSamples, RunnerKind, TimingSettings
 
-ENVIRONMENT = {"POLYGRAPHY_USE_TENSORRT_RTX": "0"}
+WHICH_LIBRARY = "POLYGRAPHY_USE_TENSORRT_RTX"
+
+ENVIRONMENT = {WHICH_LIBRARY: "0"}
 """What makes Polygraphy load TensorRT, whatever the user's own environment says."""
 
 LOAD_TIMEOUT_S = 600.0
 INFER_TIMEOUT_S = 300.0
+ROUND_TIMEOUT_S = 3600.0
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
 class EngineRunner:
-    """Runs an engine's first optimisation profile; used as a context manager. A `Runner` as in `values/runner.py`.
+    """Runs an engine's first optimisation profile; a `TimedRunner` as in `values/timing.py`.
 
     Whoever makes one has held the engine against its manifest before (`build.manifest.check_engine`), and knows that
     there is a GPU: nothing of that is asked again here.
@@ -47,6 +51,8 @@ class EngineRunner:
         name: str = "the engine",
     ) -> None:
         self.name = name
+        self.kind: RunnerKind = "tensorrt" if environment[WHICH_LIBRARY] == "0" else "tensorrt_rtx"
+        self.library: str = self.kind
         self.last_seconds: tuple[float, ...] = ()
         self._engine = engine
         self._version_compatible = version_compatible
@@ -57,7 +63,8 @@ class EngineRunner:
         self._worker.__enter__()
         request = {"engine": str(self._engine), "version_compatible": self._version_compatible}
         try:
-            self._worker.ask("load", request, timeout_s=LOAD_TIMEOUT_S)
+            found = self._worker.ask("load", request, timeout_s=LOAD_TIMEOUT_S)
+            self.library = f"{self.kind} {found['version']}"
         except FailedRequestError as error:
             self.__exit__(None, None, None)
             raise StageError(f"the engine cannot be loaded: {error}", where=str(self._engine)) from error
@@ -88,20 +95,44 @@ class EngineRunner:
             DataError: The engine does not take the feed.
             WorkerError: The child crashed or hung.
         """
-        folder = Path(self._folder.name)
+        result = str(Path(self._folder.name) / "result.npz")
+        answer = self._ask("infer", {**self._fed(feed), "result": result, "repeat": repeat}, INFER_TIMEOUT_S)
+        self.last_seconds = tuple(answer["seconds"])
+        with np.load(result, allow_pickle=False) as found:
+            return {name: found[str(number)] for number, name in enumerate(answer["outputs"])}
+
+    def prepare(self, feed: Arrays, settings: TimingSettings) -> None:
+        """Copies to the GPU what every request is fed with, makes a context per stream, and captures CUDA graphs.
+
+        Raises:
+            DataError: The engine does not take the feed, or cannot be timed as asked.
+            WorkerError: The child crashed or hung.
+        """
+        asked = {name: getattr(settings, name) for name in ("streams", "cuda_graph", "transfers")}
+        self._ask("prepare", {**self._fed(feed), **asked}, INFER_TIMEOUT_S)
+
+    def run_round(self, requests: int) -> RoundSamples:
+        """Runs and times so many requests on each stream."""
+        answer = self._ask("time", {"requests": requests}, ROUND_TIMEOUT_S)
+        return RoundSamples(
+            tuple(answer["latency_ms"]), answer["wall_s"], tuple(answer["compute_ms"]), tuple(answer["enqueue_ms"])
+        )
+
+    def memory(self) -> MemoryUse:
+        """What it took on the GPU since before it was loaded, and the child's main memory."""
+        answer = self._ask("memory", {}, LOAD_TIMEOUT_S)
+        return MemoryUse(answer["peak_resident_bytes"], answer["gpu_bytes"])
+
+    def _fed(self, feed: Arrays) -> dict[str, Any]:
+        """Writes the arrays where the child finds them."""
         names = list(feed)
+        file = Path(self._folder.name) / "feed.npz"
         arrays: dict[str, Any] = {str(number): feed[name] for number, name in enumerate(names)}
-        np.savez(folder / "feed.npz", **arrays)
-        request = {
-            "feed": str(folder / "feed.npz"),
-            "result": str(folder / "result.npz"),
-            "inputs": names,
-            "repeat": repeat,
-        }
+        np.savez(file, **arrays)
+        return {"feed": str(file), "inputs": names}
+
+    def _ask(self, verb: str, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         try:
-            answer = self._worker.ask("infer", request, timeout_s=INFER_TIMEOUT_S)
+            return self._worker.ask(verb, request, timeout_s=timeout_s)
         except FailedRequestError as error:
             raise DataError(f"the engine does not take it: {error}", where=self.name) from error
-        self.last_seconds = tuple(answer["seconds"])
-        with np.load(folder / "result.npz", allow_pickle=False) as found:
-            return {name: found[str(number)] for number, name in enumerate(answer["outputs"])}

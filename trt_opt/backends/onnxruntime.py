@@ -174,10 +174,11 @@ def _translated(verb: str) -> Iterator[None]:
     try:
         yield
     except ORT_ERRORS as error:
-        raise _error_from(str(error), verb) from error
+        raise error_from(str(error), verb) from error
 
 
-def _error_from(message: str, verb: str) -> TrtOptError:
+def error_from(message: str, verb: str) -> TrtOptError:
+    """What ONNX Runtime said, as an error of this package; `verb` is what it was to do with the model."""
     reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", message.strip().splitlines()[0])
     node = re.search(r"[Nn]ode(?: with name| \(|.*?Name:')\s*'?([^')\s]+)", reason)
     if "bad_alloc" in reason or "Failed to allocate memory" in reason:

@@ -10,7 +10,7 @@ import listening
 import networks
 
 LOADED = {}
-"""The engine that is loaded and its runner, under "engine" and "runner"."""
+"""The engine that is loaded, and its runner once it has run: under "engine" and "runner"."""
 
 
 class UnusableEngineError(Exception):
@@ -29,15 +29,25 @@ def inspect(request, send):
 
 def load(request, send):
     """Makes an engine ready to run; one at a time."""
-    from polygraphy.backend.trt import TrtRunner
+    import timing
 
     unload(request, send)
     trt = networks.load_library()
+    before = timing.free_bytes()
     engine, runtime, log = deserialised(trt, request)
-    runner = TrtRunner(engine)
-    runner.activate()
-    LOADED.update(runner=runner, engine=engine, runtime=runtime, log=log)
-    return {"warnings": log.warnings}
+    LOADED.update(engine=engine, runtime=runtime, log=log, free_before=before)
+    return {"warnings": log.warnings, "version": trt.__version__}
+
+
+def runner_of_loaded():
+    """What runs the loaded engine on arrays; made when it is first wanted, because it takes memory on the GPU."""
+    from polygraphy.backend.trt import TrtRunner
+
+    if "runner" not in LOADED:
+        runner = TrtRunner(LOADED["engine"])
+        runner.activate()
+        LOADED["runner"] = runner
+    return LOADED["runner"]
 
 
 def infer(request, send):
@@ -47,17 +57,22 @@ def infer(request, send):
     """
     import numpy
 
-    runner = LOADED["runner"]
-    with numpy.load(request["feed"], allow_pickle=False) as arrays:
-        feed = {name: arrays[str(number)] for number, name in enumerate(request["inputs"])}
-    feed = {name: as_taken(LOADED["engine"], name, array) for name, array in feed.items()}
-    seconds = []
+    feed, runner, seconds = fed(request), runner_of_loaded(), []
     for _ in range(request.get("repeat", 1)):
         outputs = runner.infer(feed)
         seconds.append(runner.last_inference_time())
     names = list(outputs)
     numpy.savez(request["result"], **{str(number): outputs[name] for number, name in enumerate(names)})
     return {"outputs": names, "seconds": seconds}
+
+
+def fed(request):
+    """The arrays of a file by their inputs' names, as the loaded engine takes them."""
+    import numpy
+
+    with numpy.load(request["feed"], allow_pickle=False) as arrays:
+        feed = {name: arrays[str(number)] for number, name in enumerate(request["inputs"])}
+    return {name: as_taken(LOADED["engine"], name, array) for name, array in feed.items()}
 
 
 def as_taken(engine, name, array):
@@ -77,6 +92,9 @@ def as_taken(engine, name, array):
 
 def unload(request, send):
     """Frees the loaded engine, if there is one."""
+    import timing
+
+    timing.release()
     runner = LOADED.pop("runner", None)
     if runner is not None:
         runner.deactivate()

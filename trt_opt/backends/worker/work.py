@@ -7,6 +7,7 @@ import sys
 import building
 import networks
 import probe
+import timing
 
 import engines
 
@@ -36,5 +37,8 @@ VERBS = {
     "inspect": engines.inspect,
     "load": engines.load,
     "infer": engines.infer,
+    "prepare": timing.prepare,
+    "time": timing.time,
+    "memory": timing.memory,
     "unload": engines.unload,
 }

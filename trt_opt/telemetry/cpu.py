@@ -1,0 +1,160 @@
+"""The processor, from /proc and /sys; what another system does not tell stays None."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_opt.values.machine_state import CpuState
+
+PROC = Path("/proc")
+CPUS = Path("/sys/devices/system/cpu")
+ZONES = Path("/sys/class/thermal")
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """Processor time spent since the machine started, seconds, and when it was read.
+
+    Attributes:
+        at: Monotonic clock, seconds.
+        busy: By anything.
+        own: By this process and all that it started.
+        stolen: By the hypervisor, for others.
+    """
+
+    at: float
+    busy: float
+    own: float
+    stolen: float
+
+
+def cpu_times() -> CpuTimes | None:
+    """Processor times now; None where the system does not tell."""
+    fields = _fields(PROC / "stat")
+    if len(fields) < 9:
+        return None
+    ticks = os.sysconf("SC_CLK_TCK")
+    # user, nice, system, irq, softirq; guest time is part of user time (proc(5))
+    busy = sum(int(fields[index]) for index in (1, 2, 3, 6, 7)) / ticks
+    return CpuTimes(time.monotonic(), busy, sum(_own_seconds(ticks)), int(fields[8]) / ticks)
+
+
+def cpu_state(since: CpuTimes | None, now: CpuTimes | None) -> CpuState:
+    """The processor now, and what others did between two readings of `cpu_times`."""
+    other = stolen = None
+    if since is not None and now is not None and now.at > since.at:
+        seconds = now.at - since.at
+        other = max(0.0, (now.busy - since.busy) - (now.own - since.own)) / seconds
+        stolen = 100 * max(0.0, now.stolen - since.stolen) / (seconds * (os.cpu_count() or 1))
+    return CpuState(
+        governor=_governor(),
+        frequency_mhz=_frequency_mhz(),
+        load_1m=_load(),
+        other_load=other,
+        stolen_pct=stolen,
+        temperature_c=_temperature_c(),
+        throttled=_throttled(),
+    )
+
+
+def cpu_name() -> str:
+    """The processor's name, as /proc/cpuinfo or Python knows it."""
+    found = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", _text(PROC / "cpuinfo"), re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+    """Main memory."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def descendants(process: int) -> set[int]:
+    """A process and all that descend from it, by number."""
+    parents: dict[int, int] = {}
+    for entry in _processes():
+        fields = _after_name(entry)
+        if len(fields) > 1:
+            parents[int(entry.name)] = int(fields[1])
+    family = {process}
+    while True:
+        more = {child for child, parent in parents.items() if parent in family} - family
+        if not more:
+            return family
+        family |= more
+
+
+def _own_seconds(ticks: int) -> Iterator[float]:
+    """Processor time of our own processes; of those that ended, through who waited for them."""
+    for process in descendants(os.getpid()):
+        fields = _after_name(PROC / str(process))
+        if len(fields) > 14:
+            yield sum(int(field) for field in fields[11:15]) / ticks
+
+
+def _after_name(entry: Path) -> list[str]:
+    """The fields of /proc/N/stat behind the name, which may hold spaces and brackets: state, parent, and so on."""
+    return _text(entry / "stat").rpartition(")")[2].split()
+
+
+def _processes() -> Iterable[Path]:
+    try:
+        return [entry for entry in PROC.iterdir() if entry.name.isdecimal()]
+    except OSError:
+        return []
+
+
+def _fields(path: Path) -> list[str]:
+    return _text(path).partition("\n")[0].split()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _governor() -> str | None:
+    found = {_text(path).strip() for path in CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}
+    return "+".join(sorted(found)) or None
+
+
+def _frequency_mhz() -> float | None:
+    khz = [int(text) for path in CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq") if (text := _text(path).strip())]
+    mhz = [khz_of_one / 1e3 for khz_of_one in khz]
+    mhz = mhz or [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", _text(PROC / "cpuinfo"), re.M)]
+    return sum(mhz) / len(mhz) if mhz else None
+
+
+def _load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
+
+
+def _temperature_c() -> float | None:
+    zones = [_text(path).strip() for path in ZONES.glob("thermal_zone*/temp")]
+    return max((int(text) / 1e3 for text in zones if re.fullmatch(r"-?\d+", text)), default=None)
+
+
+def _throttled() -> int | None:
+    """How often cores were throttled for heat since the machine started."""
+    counts = [_text(path).strip() for path in CPUS.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    return sum(int(text) for text in counts if text.isdecimal()) if counts else None
