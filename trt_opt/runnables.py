@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import onnx
 
@@ -14,6 +15,7 @@ from trt_opt.backends.engine_runner import EngineRunner
 from trt_opt.backends.interpreters import tensorrt_python
 from trt_opt.backends.onnxruntime_process import OnnxRuntimeProcess
 from trt_opt.backends.process import FailedRequestError, Worker
+from trt_opt.backends.trtexec import TrtexecRunner, found_trtexec
 from trt_opt.build.manifest import MANIFEST, check_engine, read_manifest
 from trt_opt.build.store import ENGINE
 from trt_opt.errors import MissingError, RequestError, StaleError
@@ -30,6 +32,9 @@ from trt_opt.values.tensors import TensorSpec
 from trt_opt.values.timing import RunnerKind, TimedRunner, TimingSettings
 
 HELLO_TIMEOUT_S = 120.0
+
+Via = Literal["trtexec"]
+"""What times an engine instead of this package."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,8 +63,19 @@ class Runnable:
     python: str | None = None
     gpu: Gpu | None = None
 
-    def timed_runner(self, settings: TimingSettings) -> TimedRunner:
-        """Runs it as fast as its library can."""
+    def timed_runner(self, settings: TimingSettings, via: Via | None = None) -> TimedRunner:
+        """Runs it as fast as its library can.
+
+        Args:
+            settings: How it is timed.
+            via: What times it; None for this package itself.
+
+        Raises:
+            MissingError: trtexec is not here.
+            RequestError: trtexec runs no ONNX file with ONNX Runtime.
+        """
+        if via == "trtexec":
+            return self._trtexec_runner()
         if self.model is None:
             return self._engine_runner()
         return OnnxRuntimeProcess(self.model, optimised=True, threads=settings.threads, name=self.name)
@@ -70,6 +86,17 @@ class Runnable:
             return self._engine_runner()
         exact = exact_source(self.model) if is_quantized(self.model) else self.model
         return OnnxRuntimeProcess(exact, optimised=False, rounds_halves=True, name=f"{self.file} on ONNX Runtime")
+
+    def _trtexec_runner(self) -> TimedRunner:
+        if self.manifest is None:
+            raise RequestError("trtexec is for engines", where=str(self.file), hint="build it first: trt-opt build")
+        return TrtexecRunner(
+            self.file,
+            found_trtexec(rtx=self.kind == "tensorrt_rtx"),
+            self.manifest.library.partition(" ")[2],
+            version_compatible=self.manifest.options.version_compatible,
+            name=self.name,
+        )
 
     def _engine_runner(self) -> EngineRunner:
         if self.manifest is None or self.python is None:

@@ -8,6 +8,7 @@ import typer
 
 from trt_opt import __version__
 from trt_opt.cli.advise import advise
+from trt_opt.cli.bench import bench
 from trt_opt.cli.build import build
 from trt_opt.cli.bundle import bundle
 from trt_opt.cli.calibrate import calibrate
@@ -33,7 +34,7 @@ app = typer.Typer(
 )
 VERBS = (
     *(build, bundle, advise, inspect, lint, rewrite, calibrate),
-    *(quantize, sensitivity, qat, compare, doctor, explain),
+    *(quantize, sensitivity, qat, compare, bench, doctor, explain),
 )
 for verb in VERBS:
     app.command()(verb)

@@ -37,11 +37,14 @@ class Telemetry:
 
     Args:
         on_gpu: Whether a GPU is timed, whose clocks then decide; else the processor's load does.
+
+    Attributes:
+        machine: What does not change.
     """
 
     def __init__(self, *, on_gpu: bool) -> None:
         self._on_gpu = on_gpu
-        self._machine = machine_identity()
+        self.machine = machine_identity()
         self._states: list[MachineState] = []
         self._times = cpu.cpu_times()
 
@@ -63,10 +66,10 @@ class Telemetry:
         """The machine, its states, and what follows from them."""
         states = tuple(self._states)
         return Environment(
-            self._machine,
+            self.machine,
             states,
-            problems_of(self._machine, states, on_gpu=self._on_gpu),
-            notes_of(self._machine, states, on_gpu=self._on_gpu),
+            problems_of(self.machine, states, on_gpu=self._on_gpu),
+            notes_of(self.machine, states, on_gpu=self._on_gpu),
         )
 
     def _add(self, moment: Moment) -> None:
