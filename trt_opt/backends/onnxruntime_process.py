@@ -17,7 +17,7 @@ from trt_opt.backends.onnxruntime import error_from
 from trt_opt.backends.onnxruntime_fp16 import with_rounding_quantizers
 from trt_opt.backends.process import FailedRequestError, Worker
 from trt_opt.backends.rounded_halves import with_rounded_halves
-from trt_opt.errors import DataError, RequestError
+from trt_opt.errors import DataError, RequestError, TrtOptError, WorkerError
 from trt_opt.graph.query import graph_inputs
 from trt_opt.graph.save import save_model
 from trt_opt.values.timing import MemoryUse, RoundSamples, RunnerKind, TimingSettings
@@ -139,7 +139,15 @@ class OnnxRuntimeProcess:
         try:
             return self._worker.ask(verb, request, timeout_s=timeout_s)
         except FailedRequestError as error:
-            raise error_from(str(error) or error.kind, "load" if verb == "load" else "run") from error
+            message = (str(error) or error.kind).replace(self._path("model.onnx"), self.name)
+            raise self._named(error_from(message, "load" if verb == "load" else "run")) from error
+        except WorkerError as error:
+            raise self._named(error) from error.__cause__
+
+    def _named(self, error: TrtOptError) -> TrtOptError:
+        """The error, with the model's name where it happened: several models run at the same time."""
+        error.where = self.name if error.where is None else f"{self.name}: {error.where}"
+        return error
 
 
 def _storable(array: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -16,10 +16,15 @@ PROC = Path("/proc")
 CPUS = Path("/sys/devices/system/cpu")
 ZONES = Path("/sys/class/thermal")
 
+SHORTEST_S = 0.05
+"""Times are counted in ticks of 10 ms: what lies closer together says nothing of the load."""
+
 
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
-    """Processor time spent since the machine started, seconds, and when it was read.
+    """Time spent since the machine started by the cores that this process may use, seconds, and when it was read.
+
+    Other cores are no matter: in a container, /proc/stat counts the whole host's.
 
     Attributes:
         at: Monotonic clock, seconds.
@@ -36,22 +41,23 @@ class CpuTimes:
 
 def cpu_times() -> CpuTimes | None:
     """Processor times now; None where the system does not tell."""
-    fields = _fields(PROC / "stat")
-    if len(fields) < 9:
+    rows = [row for row in map(str.split, _text(PROC / "stat").splitlines()) if row and row[0] in _names_of_cores()]
+    if not rows or any(len(row) < 9 for row in rows):
         return None
     ticks = os.sysconf("SC_CLK_TCK")
     # user, nice, system, irq, softirq; guest time is part of user time (proc(5))
-    busy = sum(int(fields[index]) for index in (1, 2, 3, 6, 7)) / ticks
-    return CpuTimes(time.monotonic(), busy, sum(_own_seconds(ticks)), int(fields[8]) / ticks)
+    busy = sum(int(row[index]) for row in rows for index in (1, 2, 3, 6, 7)) / ticks
+    stolen = sum(int(row[8]) for row in rows) / ticks
+    return CpuTimes(time.monotonic(), busy, sum(_own_seconds(ticks)), stolen)
 
 
 def cpu_state(since: CpuTimes | None, now: CpuTimes | None) -> CpuState:
     """The processor now, and what others did between two readings of `cpu_times`."""
     other = stolen = None
-    if since is not None and now is not None and now.at > since.at:
+    if since is not None and now is not None and now.at - since.at >= SHORTEST_S:
         seconds = now.at - since.at
         other = max(0.0, (now.busy - since.busy) - (now.own - since.own)) / seconds
-        stolen = 100 * max(0.0, now.stolen - since.stolen) / (seconds * (os.cpu_count() or 1))
+        stolen = 100 * max(0.0, now.stolen - since.stolen) / (seconds * usable_cores())
     return CpuState(
         governor=_governor(),
         frequency_mhz=_frequency_mhz(),
@@ -119,8 +125,10 @@ def _processes() -> Iterable[Path]:
         return []
 
 
-def _fields(path: Path) -> list[str]:
-    return _text(path).partition("\n")[0].split()
+def _names_of_cores() -> set[str]:
+    """The rows of /proc/stat that count."""
+    numbers = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return {f"cpu{number}" for number in numbers}
 
 
 def _text(path: Path) -> str:
@@ -136,8 +144,9 @@ def _governor() -> str | None:
 
 
 def _frequency_mhz() -> float | None:
-    khz = [int(text) for path in CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq") if (text := _text(path).strip())]
-    mhz = [khz_of_one / 1e3 for khz_of_one in khz]
+    # "<unknown>" where a core sleeps
+    khz = [_text(path).strip() for path in CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    mhz = [int(text) / 1e3 for text in khz if text.isdecimal()]
     mhz = mhz or [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", _text(PROC / "cpuinfo"), re.M)]
     return sum(mhz) / len(mhz) if mhz else None
 

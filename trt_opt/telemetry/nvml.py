@@ -6,9 +6,11 @@ Every figure is asked for by itself: laptops, virtual GPUs and Jetsons answer so
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -16,6 +18,7 @@ from trt_opt.values.machine_state import GpuState
 
 REASONS = MappingProxyType(
     {
+        "gpu_idle": 0x01,
         "sw_power_cap": 0x04,
         "hw_slowdown": 0x08,
         "sync_boost": 0x10,
@@ -25,47 +28,49 @@ REASONS = MappingProxyType(
         "display_clock_setting": 0x100,
     }
 )
-"""NVML's bits nvmlClocksThrottleReason…; 0x01 (idle) and 0x02 (clocks set by an application) are no throttling."""
+"""NVML's bits nvmlClocksThrottleReason…; 0x02, clocks that somebody set, is no throttling."""
 
 
-def gpu_states(ours: Collection[int]) -> tuple[GpuState, ...]:
-    """Every GPU now; nothing without NVML.
+def gpu_states(ours: Collection[int], strangers: Collection[int] | None = None) -> tuple[GpuState, ...]:
+    """The GPU that is used, now; nothing without NVML.
 
     Args:
         ours: The process numbers that are not strangers.
+        strangers: Those that used the GPU before anything of ours did; None while nothing does. In a container NVML
+            gives the host's numbers, ours among them: one that is no process here and was not there before may be ours.
     """
     with _nvml() as nvml:
-        if nvml is None:
-            return ()
-        return tuple(_state(nvml, device, ours) for device in _devices(nvml))
+        device = None if nvml is None else _used(nvml)
+        return () if nvml is None or device is None else (_state(nvml, device, ours, strangers),)
 
 
 def identity() -> dict[str, str]:
-    """Name, UUID and compute capability of the first GPU, the driver and its CUDA; nothing without NVML."""
+    """Name, UUID and compute capability of the GPU that is used, the driver and its CUDA; nothing without NVML."""
     with _nvml() as nvml:
-        devices = _devices(nvml) if nvml is not None else []
-        if nvml is None or not devices:
+        device = None if nvml is None else _used(nvml)
+        if nvml is None or device is None:
             return {}
-        capability = _asked(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(devices[0]))
+        capability = _asked(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(device))
         cuda = _asked(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)
         found = {
-            "gpu": _asked(nvml, lambda: nvml.nvmlDeviceGetName(devices[0])),
-            "gpu_uuid": _asked(nvml, lambda: nvml.nvmlDeviceGetUUID(devices[0])),
+            "gpu": _asked(nvml, lambda: nvml.nvmlDeviceGetName(device)),
+            "gpu_uuid": _asked(nvml, lambda: nvml.nvmlDeviceGetUUID(device)),
             "compute_capability": None if capability is None else "{}.{}".format(*capability),
             "driver": _asked(nvml, nvml.nvmlSystemGetDriverVersion),
             "cuda": None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
         }
-        return {name: str(value) for name, value in found.items() if value is not None}
+        return {name: _text(value) for name, value in found.items() if value is not None}
 
 
 def clocks_locked() -> bool | None:
-    """Whether an administrator or an application set the first GPU's clocks; None where that cannot be told."""
+    """True where an application's clocks are set; None else: NVML has no question for `--lock-gpu-clocks`."""
     with _nvml() as nvml:
-        devices = _devices(nvml) if nvml is not None else []
-        if nvml is None or not devices:
+        device = None if nvml is None else _used(nvml)
+        if nvml is None or device is None:
             return None
-        bits = _asked(nvml, lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(devices[0]))
-        return None if bits is None else bool(bits & nvml.nvmlClocksThrottleReasonApplicationsClocksSetting)
+        asked = _asked(nvml, lambda: nvml.nvmlDeviceGetApplicationsClock(device, nvml.NVML_CLOCK_SM))
+        default = _asked(nvml, lambda: nvml.nvmlDeviceGetDefaultApplicationsClock(device, nvml.NVML_CLOCK_SM))
+        return True if asked is not None and default is not None and asked != default else None
 
 
 @contextmanager
@@ -94,10 +99,33 @@ def _loaded() -> ModuleType | None:
     return pynvml  # type: ignore[no-any-return]
 
 
-def _devices(nvml: Any) -> list[Any]:
+def _used(nvml: Any) -> Any:
+    """The GPU that CUDA takes first: of those that CUDA_VISIBLE_DEVICES leaves, by number or UUID; None without one."""
     count = _asked(nvml, nvml.nvmlDeviceGetCount) or 0
     found = (_asked(nvml, partial(nvml.nvmlDeviceGetHandleByIndex, index)) for index in range(count))
-    return [device for device in found if device is not None]
+    devices = [device for device in found if device is not None]
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    if first.isdecimal() and int(first) < len(devices):
+        return devices[int(first)]
+    named = (device for device in devices if first.startswith("GPU-") and _uuid(nvml, device).startswith(first))
+    return next(named, devices[0] if devices else None)
+
+
+def _uuid(nvml: Any, device: Any) -> str:
+    return _text(_asked(nvml, lambda: nvml.nvmlDeviceGetUUID(device)) or "")
+
+
+def _text(value: str | bytes) -> str:
+    """NVML's texts, which older bindings give as bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _others(found: Collection[int], ours: Collection[int], strangers: Collection[int] | None) -> tuple[int, ...]:
+    """The processes that are not ours."""
+    others = set(found) - set(ours)
+    if strangers is not None:
+        others = {one for one in others if one in strangers or Path(f"/proc/{one}").exists()}
+    return tuple(sorted(others))
 
 
 def _asked(nvml: Any, question: Callable[[], Any]) -> Any:
@@ -108,7 +136,7 @@ def _asked(nvml: Any, question: Callable[[], Any]) -> Any:
         return None
 
 
-def _state(nvml: Any, device: Any, ours: Collection[int]) -> GpuState:
+def _state(nvml: Any, device: Any, ours: Collection[int], strangers: Collection[int] | None) -> GpuState:
     def milli(question: Callable[[Any], int]) -> float | None:
         value = _asked(nvml, lambda: question(device))
         return None if value is None else value / 1e3
@@ -118,7 +146,7 @@ def _state(nvml: Any, device: Any, ours: Collection[int]) -> GpuState:
     bits = _asked(nvml, lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device)) or 0
     processes = _asked(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(device)) or []
     return GpuState(
-        uuid=str(_asked(nvml, lambda: nvml.nvmlDeviceGetUUID(device)) or ""),
+        uuid=_uuid(nvml, device),
         sm_clock_mhz=_asked(nvml, lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM)),
         memory_clock_mhz=_asked(nvml, lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_MEM)),
         power_w=milli(nvml.nvmlDeviceGetPowerUsage),
@@ -127,5 +155,5 @@ def _state(nvml: Any, device: Any, ours: Collection[int]) -> GpuState:
         throttle_reasons=tuple(name for name, bit in REASONS.items() if bits & bit),
         utilization_pct=None if rates is None else rates.gpu,
         memory_used_bytes=None if memory is None else memory.used,
-        other_processes=tuple(sorted({process.pid for process in processes} - set(ours))),
+        other_processes=_others({process.pid for process in processes}, ours, strangers),
     )

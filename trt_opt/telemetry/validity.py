@@ -23,6 +23,11 @@ MOST_STOLEN_PCT = 10.0
 MOST_CLOCK_SPREAD = 0.10
 """Relative spread of the GPU's clock between readings under load."""
 
+TOLD_CLOCK_SPREAD = 0.02
+"""Spread from which on it is told; a step of the clock is 15 MHz, below 1 % of it."""
+
+IDLE = "gpu_idle"
+
 SLOWDOWNS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
 """NVML's reasons that mean heat or a failing supply."""
 
@@ -80,9 +85,9 @@ def _gpu_problems(states: Sequence[MachineState]) -> Iterator[str]:
     others = {process for state in states for gpu in state.gpus for process in gpu.other_processes}
     if others:
         yield f"{len(others)} other process{'es' * (len(others) > 1)} used the GPU"
-    clocks = [gpu.sm_clock_mhz for gpu in during if gpu.sm_clock_mhz]
-    if clocks and max(clocks) - min(clocks) > MOST_CLOCK_SPREAD * max(clocks):
-        yield f"the GPU's clock moved between {min(clocks)} and {max(clocks)} MHz"
+    low, high = _clocks(states)
+    if high - low > MOST_CLOCK_SPREAD * high:
+        yield f"the GPU's clock moved between {low} and {high} MHz"
 
 
 def _gpu_notes(machine: MachineIdentity, states: Sequence[MachineState]) -> Iterator[str]:
@@ -92,10 +97,22 @@ def _gpu_notes(machine: MachineIdentity, states: Sequence[MachineState]) -> Iter
         yield "NVML tells nothing of this GPU: clocks, power and heat were not watched"
     if any(POWER_CAP in gpu.throttle_reasons for gpu in gpus):
         yield "the power limit held the GPU's clocks down"
-    if machine.clocks_locked is False:
-        yield "the GPU's clocks are not locked (nvidia-smi --lock-gpu-clocks)"
+    if gpus and not machine.clocks_locked:
+        yield "nothing says that the GPU's clocks are locked (nvidia-smi --lock-gpu-clocks)"
     if jetson is not None and jetson.jetson_clocks is False:
         yield "the board's clocks are not pinned (jetson_clocks)"
+
+
+def _clocks(states: Sequence[MachineState]) -> tuple[int, int]:
+    """The GPU's lowest and highest clock at work: it falls while idle; 0 if unknown."""
+    found = [
+        gpu.sm_clock_mhz
+        for state in _during(states)
+        if state.moment == "during"
+        for gpu in state.gpus
+        if gpu.sm_clock_mhz and IDLE not in gpu.throttle_reasons
+    ]
+    return (min(found), max(found)) if found else (0, 0)
 
 
 def _during(states: Sequence[MachineState]) -> list[MachineState]:

@@ -35,6 +35,8 @@ def machine_identity() -> MachineIdentity:
 class Telemetry:
     """Watches the machine; a context manager around a measurement, asked for a state in between with `read`.
 
+    Entered before anything of ours uses the GPU, so that whoever does so then is a stranger.
+
     Args:
         on_gpu: Whether a GPU is timed, whose clocks then decide; else the processor's load does.
 
@@ -46,6 +48,7 @@ class Telemetry:
         self._on_gpu = on_gpu
         self.machine = machine_identity()
         self._states: list[MachineState] = []
+        self._strangers: set[int] | None = None
         self._times = cpu.cpu_times()
 
     def __enter__(self) -> Telemetry:
@@ -74,12 +77,15 @@ class Telemetry:
 
     def _add(self, moment: Moment) -> None:
         now = cpu.cpu_times()
+        gpus = nvml.gpu_states(cpu.descendants(os.getpid()), self._strangers)
+        if self._strangers is None:
+            self._strangers = {process for gpu in gpus for process in gpu.other_processes}
         self._states.append(
             MachineState(
                 at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
                 moment=moment,
                 cpu=cpu.cpu_state(self._times, now),
-                gpus=nvml.gpu_states(cpu.descendants(os.getpid())),
+                gpus=gpus,
                 jetson=jetson.jetson_state(),
             )
         )

@@ -44,6 +44,10 @@ def runner_of_loaded():
     from polygraphy.backend.trt import TrtRunner
 
     if "runner" not in LOADED:
+        import timing
+
+        if timing.needs_profile_of_its_own(LOADED["engine"]):
+            timing.release()
         runner = TrtRunner(LOADED["engine"])
         runner.activate()
         LOADED["runner"] = runner
@@ -95,11 +99,16 @@ def unload(request, send):
     import timing
 
     timing.release()
+    forget_runner()
+    LOADED.clear()
+    return {}
+
+
+def forget_runner():
+    """Frees what `infer` made, and with it the optimization profile."""
     runner = LOADED.pop("runner", None)
     if runner is not None:
         runner.deactivate()
-    LOADED.clear()
-    return {}
 
 
 def deserialised(trt, request):

@@ -35,6 +35,11 @@ def prepare(request, send):
     release()
     feed = engines.fed(request)
     engine = engines.LOADED["engine"]
+    if needs_profile_of_its_own(engine):
+        if request["streams"] > 1:
+            text = "before TensorRT 10 contexts with dynamic shapes cannot share an optimization profile: --streams 1"
+            raise TimingError(text)
+        engines.forget_runner()
     LANES.extend(Lane(engine, feed, request) for _ in range(request["streams"]))
     for lane in LANES:
         lane.request()
@@ -43,6 +48,8 @@ def prepare(request, send):
 
 def time(request, send):
     """Times so many requests on every stream."""
+    if not LANES:
+        raise TimingError("nothing is prepared to be timed")
     found = [Times() for _ in LANES]
     threads = [threading.Thread(target=run, args=(*pair, request["requests"])) for pair in zip(LANES, found)]  # noqa: B905
     start = clock.perf_counter()
@@ -70,6 +77,19 @@ def memory(request, send):
     before = engines.LOADED.get("free_before")
     gpu = None if before is None else max(0, before - free_bytes())
     return {"peak_resident_bytes": peak, "gpu_bytes": gpu}
+
+
+def needs_profile_of_its_own(engine):
+    """Whether each context needs an optimization profile that no other uses: so with dynamic shapes before TensorRT 10.
+
+    Source: IExecutionContext::setOptimizationProfileAsync of TensorRT 8.6's NvInferRuntime.h, and
+    PreviewFeature.PROFILE_SHARING_0806, which 10.0 made the rule.
+    """
+    trt = networks.load_library()
+    if trt.__name__ != "tensorrt" or int(trt.__version__.split(".")[0]) >= 10:
+        return False
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    return any(-1 in tuple(engine.get_tensor_shape(name)) for name in names)
 
 
 def release():
@@ -208,7 +228,8 @@ class Lane:
         elements = 1
         for size in shape:
             elements *= int(size)
-        buffer = Buffer((elements * bits + 7) // 8, False)
+        on_host = engine.get_tensor_location(name) == networks.load_library().TensorLocation.HOST
+        buffer = Buffer((elements * bits + 7) // 8, on_host)
         self.context.set_tensor_address(name, buffer.address)
         return buffer
 
