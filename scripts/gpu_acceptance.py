@@ -32,6 +32,7 @@ from typing import Any
 from gpu_checks.bench import Bench
 from gpu_checks.builder import cancel, dla, manifest, timing
 from gpu_checks.engines import accuracy, latency, layers, scales
+from gpu_checks.events import events
 from gpu_checks.libraries import Library, introduced, is_a_gpu_of_this_machine, python_of_kit, sources_of_kit
 from gpu_checks.running import Check, Result, results_of
 from rich.console import Console
@@ -97,6 +98,7 @@ def checks_of(bench: Bench, options: argparse.Namespace) -> list[Check]:
         Check("manifest", library, partial(manifest, bench), 18),
         Check("cancel", library, partial(cancel, bench), 20),
         Check("timing-cache", library, partial(timing, bench), 21, 15),
+        Check("digits.events", library, partial(events, bench, "digits"), 26),
         Check("dla", library, partial(dla, bench, options.use_dla), 22),
     ]
     wanted = options.only

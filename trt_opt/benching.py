@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trt_opt import __version__
-from trt_opt.bench import Contender, timed
+from trt_opt.bench import Contender, notes_on, timed
 from trt_opt.build.manifest import record_of_file
 from trt_opt.datasets import open_dataset, preprocess_from_text
 from trt_opt.errors import RequestError
@@ -81,10 +81,12 @@ def benchmark(request: BenchRequest, progress: Progress) -> Benchmark:
                 for side, feed in zip(sides, fed, strict=True)
             ]
             timings += timed(contenders, request.settings, watch, progress)
+    environment = watch.environment()
+    notes = [note for timing in timings for note in notes_on(timing)]
     return Benchmark(
         tool=TOOL,
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        environment=watch.environment(),
+        environment=replace(environment, notes=(*environment.notes, *notes)),
         timings=tuple(timings),
         random_data=request.data is None or request.data.startswith("random:"),
         command=request.command,
@@ -145,7 +147,19 @@ def feed_of(side: Runnable, request: BenchRequest, batch: int | None) -> Feed:
     else:
         shapes = {spec.name: _shape(spec, request.shapes, batch) for spec in side.inputs}
         feed = dict(next(iter(open_dataset("random:1", side.inputs, shapes=shapes))).feed)
+    _require_elements(side, feed)
     return feed if batch is None else _batched(side, feed, batch)
+
+
+def _require_elements(side: Runnable, feed: Feed) -> None:
+    """Raises a RequestError for an input without elements: a rate of no rows says nothing."""
+    for name, array in feed.items():
+        if not array.size:
+            shape = "x".join(str(size) for size in array.shape)
+            raise RequestError(
+                f"the input {name!r} of {side.name} has no elements ({shape}), so there is nothing to time",
+                hint=f"give other data, or --shape {name}:… if its dimensions are dynamic",
+            )
 
 
 def _shape(spec: TensorSpec, given: Mapping[str, Shape], batch: int | None) -> Shape:

@@ -1,4 +1,4 @@
-"""File to file: what the verbs rewrite, calibrate and compare do."""
+"""File to file: what the verbs rewrite and calibrate do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import onnx
 from calibrators import CalibrationCache, CalibratorError, text_from_cache
 from trt_opt.acceptance import judge_for
 from trt_opt.backends import target_or_default
-from trt_opt.backends.onnxruntime import OnnxRuntimeRunner
 from trt_opt.backends.tensorrt_versions import support_of
 from trt_opt.buildable import ImportChoice, PassChoice, made_buildable
 from trt_opt.cache_import import CacheImport
 from trt_opt.calibrate.cache import cache_from_table
-from trt_opt.compare import Limits, compare
 from trt_opt.datasets import open_dataset, preprocess_from_text
 from trt_opt.ends import EndsRequest, with_asked_ends
 from trt_opt.errors import RequestError, StaleError
@@ -25,7 +23,6 @@ from trt_opt.graph.load import load_model
 from trt_opt.graph.query import graph_inputs, opset, opset_or_none
 from trt_opt.graph.save import save_model
 from trt_opt.implicit.caches import sidecar_of
-from trt_opt.importing import exact_source
 from trt_opt.passes.clean_up.raise_opset import RaiseOpset
 from trt_opt.preparation import (
     SAMPLES_FOR_PASSES,
@@ -34,10 +31,8 @@ from trt_opt.preparation import (
     require_method,
     runnable,
 )
-from trt_opt.quantize.stage import is_quantized
 from trt_opt.quantizing import write_cache
 from trt_opt.recipe import Recipe
-from trt_opt.values.accuracy import Comparison
 from trt_opt.values.calibration import CalibrationTable
 from trt_opt.values.codec import json_from_value
 from trt_opt.values.importing import ZeroPoints
@@ -163,25 +158,6 @@ def _require_cache_free(cache_file: Path, output: Path, *, force: bool) -> None:
     require_free(sidecar_of(cache_file), force=force)
 
 
-def compared_files(
-    files: tuple[str, str], source: str, preprocess: str | None, limits: Limits, progress: Progress
-) -> Comparison:
-    """Compares two model files on data, both in ONNX Runtime; quantised ones in a form that it runs exactly.
-
-    Raises:
-        DataError: The data do not fit the models.
-    """
-    reference, candidate = (load_model(file) for file in files)
-    any_labels = limits.metric is not None and limits.metric.any_labels
-    data = _opened(source, preprocess, reference, any_labels=any_labels)
-    return compare(_runner(reference, files[0]), _runner(candidate, files[1]), data, limits=limits, progress=progress)
-
-
-def _runner(model: onnx.ModelProto, file: str) -> OnnxRuntimeRunner:
-    exact = exact_source(model) if is_quantized(model) else model
-    return OnnxRuntimeRunner(exact, optimised=False, name=f"{file} on ONNX Runtime", rounds_halves=True)
-
-
-def _opened(source: str, preprocess: str | None, model: onnx.ModelProto, *, any_labels: bool = False) -> Dataset:
+def _opened(source: str, preprocess: str | None, model: onnx.ModelProto) -> Dataset:
     steps = preprocess_from_text(preprocess) if preprocess else None
-    return open_dataset(source, graph_inputs(model), preprocess=steps, any_labels=any_labels)
+    return open_dataset(source, graph_inputs(model), preprocess=steps)

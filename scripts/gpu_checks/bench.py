@@ -167,7 +167,7 @@ class Bench:
         Raises:
             FailedError: It did not run as often as it was told, or took no time.
         """
-        feed = next(iter(self._judged_on(name))).feed
+        feed = self.feed(name)
         with self.runner(outcome) as runner:
             runner.timed(feed, repeat=WARM_UP)
             runner.timed(feed, repeat=RUNS)
@@ -176,6 +176,10 @@ class Bench:
             raise FailedError(f"{len(seconds)} of {RUNS} runs were timed, the shortest {min(seconds, default=0)} s")
         tenths = quantiles(seconds, n=10)
         return {"median_ms": 1e3 * median(seconds), "p90_ms": 1e3 * tenths[-1], "runs": RUNS}
+
+    def feed(self, name: str) -> Mapping[str, Any]:
+        """The first sample that engines are judged on."""
+        return next(iter(self._judged_on(name))).feed
 
     def _judged_on(self, name: str) -> Dataset:
         subject = self.subject(name)

@@ -118,6 +118,17 @@ def test_the_gpu_is_what_its_driver_says(tmp_path: Path) -> None:
     assert "was no GPU" in found.text
 
 
+def test_times_between_events_are_checked(tmp_path: Path) -> None:
+    """With and without a CUDA graph; and where nobody says what the GPU did meanwhile, that is told."""
+    python = bindings_or_skip("10.3.0").write_python(tmp_path / "python")
+    found = accepted(tmp_path, "--tensorrt-python", str(python), only=("digits.events",))
+    assert found.code == 0, found.text
+    assert found.status("digits.events") == "PASS"
+    assert "NVML tells nothing" in found.reason("digits.events")
+    for way in ("plain", "cuda_graph"):
+        assert found.figures("digits.events")[way]["compute_ms"] > 0
+
+
 def test_wrong_answers_fail(tmp_path: Path) -> None:
     """An engine whose outputs are in another order fails with exit code 1; the manifest beside it still passes."""
     bindings = bindings_or_skip("10.3.0")

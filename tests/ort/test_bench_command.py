@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import onnx
 import psutil
 import pytest
@@ -18,10 +19,12 @@ from command_line import run
 from graphs import model_of, weights
 from onnx import helper
 
+from trt_opt.backends.onnxruntime_process import OnnxRuntimeProcess
+from trt_opt.errors import WorkerError
 from trt_opt.samples import DIGITS
 from trt_opt.values.codec import value_from_json
 from trt_opt.values.json_schema import json_schema_of
-from trt_opt.values.timing import Benchmark
+from trt_opt.values.timing import Benchmark, TimingSettings
 
 MODEL = str(DIGITS / "model.onnx")
 
@@ -175,3 +178,31 @@ def test_made_up_numbers_are_told(folder: Path) -> None:
     """In JSON and in the table."""
     assert benched(MODEL).random_data
     assert "random numbers" in run("bench", MODEL, *QUICK).stdout
+
+
+def test_an_input_without_elements_is_refused(folder: Path) -> None:
+    """A rate of no rows is no figure."""
+    onnx.save(model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [0, 3]}, {"y": [0, 3]}, {}), "empty.onnx")
+    done = run("bench", "empty.onnx", *QUICK)
+    assert done.exit_code == 2
+    assert "no elements (0x3)" in done.stderr
+
+
+def test_a_model_that_fails_beside_others_is_named(folder: Path) -> None:
+    """By its file, and not by where it was copied to."""
+    onnx.save(model_of([helper.make_node("Nope", ["x"], ["y"], domain="no")], {"x": [1]}, {"y": [1]}, {}), "odd.onnx")
+    done = run("bench", MODEL, "odd.onnx", *QUICK)
+    assert done.exit_code != 0
+    assert "odd.onnx" in done.stderr
+    assert "/trt-opt-" not in done.stderr
+
+
+def test_a_child_that_dies_is_named() -> None:
+    """Killed from outside between two rounds."""
+    runner = OnnxRuntimeProcess(products(1), optimised=True, name="products.onnx")
+    with runner:
+        runner.prepare({"x0": np.zeros((256, 256), np.float32)}, TimingSettings())
+        (child,) = psutil.Process().children()
+        child.send_signal(signal.SIGSEGV)
+        with pytest.raises(WorkerError, match=r"products\.onnx: the worker crashed \(SIGSEGV\)"):
+            runner.run_round(1)

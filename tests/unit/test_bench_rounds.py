@@ -10,7 +10,8 @@ from types import TracebackType
 import numpy as np
 import pytest
 
-from trt_opt.bench import Contender, timed
+from trt_opt.bench import Contender, notes_on, timed
+from trt_opt.bench.notes import two_speeds
 from trt_opt.bench.rounds import batch_of
 from trt_opt.bench.summary import summary_of
 from trt_opt.bench.warm_up import PIECES, requests_for, warm_up
@@ -170,3 +171,29 @@ def test_the_file_of_a_side_is_told(tmp_path: Path) -> None:
     """With its hash."""
     (found,) = timed([side(Scripted("a", lambda _: 1.0))], TimingSettings(rounds=1), NoWatch(), Silent())
     assert found.file.sha256 == "0" * 64
+
+
+def test_two_clocks_are_told_apart() -> None:
+    """Rounds at 1.0 and 1.2 ms are two groups, whatever their order."""
+    noise = np.random.default_rng(0).normal(0, 0.005, 20)
+    found = two_speeds([(1.2 if n % 3 == 0 else 1.0) + noise[n] for n in range(20)])
+    assert found == pytest.approx((1.0, 1.2), abs=0.01)
+
+
+def test_one_speed_with_noise_and_outliers_is_one() -> None:
+    """Log-normal noise of 5 %, two slow rounds among them: in 300 tries at most 3 look like two groups."""
+    random = np.random.default_rng(1)
+    tries = [np.exp(random.normal(0, 0.05, 20)) for _ in range(300)]
+    for medians in tries:
+        medians[3:5] *= 3
+    assert sum(two_speeds(list(medians)) is not None for medians in tries) <= 3
+
+
+def test_too_few_requests_for_a_percentile_are_told() -> None:
+    """Six of them; 600 are enough."""
+    slow, fast = Scripted("slow", lambda _: 10.0), Scripted("fast", lambda _: 0.1)
+    settings = TimingSettings(rounds=2, round_s=0.03, warm_up_s=0.1)
+    few, many = timed([side(slow), side(fast)], settings, NoWatch(), Silent())
+    assert len(notes_on(few)) == 1
+    assert f"slow, batch 1: {few.latency.count} requests are too few" in notes_on(few)[0]
+    assert notes_on(many) == ()

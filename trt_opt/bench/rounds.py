@@ -20,9 +20,6 @@ from trt_opt.values.timing import RoundSamples, RoundTiming, TimedRunner, Timing
 LEAST_REQUESTS = 3
 """Of a round, so that its median is not a single request."""
 
-LEAST_FOR_P99 = 100
-"""Below so many requests the 99th percentile is the largest or next to it."""
-
 
 class Watch(Protocol):
     """Reads the machine's state between rounds."""

@@ -20,6 +20,8 @@ from trt_opt.cli.inspect import inspect
 from trt_opt.cli.lint import lint
 from trt_opt.cli.qat import qat
 from trt_opt.cli.quantize import quantize
+from trt_opt.cli.regress import regress
+from trt_opt.cli.report import report
 from trt_opt.cli.rewrite import rewrite
 from trt_opt.cli.sensitivity import sensitivity
 
@@ -34,11 +36,12 @@ app = typer.Typer(
 )
 VERBS = (
     *(build, bundle, advise, inspect, lint, rewrite, calibrate),
-    *(quantize, sensitivity, qat, compare, bench, doctor, explain),
+    *(quantize, sensitivity, qat, compare, bench, report, doctor, explain),
 )
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(engines, name="engines")
+app.add_typer(regress, name="regress")
 
 
 def _show_version(wanted: bool) -> None:

@@ -68,14 +68,13 @@ def compare_many(
         StageError: A runner changes its outputs from sample to sample.
     """
     told = progress or Silent()
-    judged = limits.tolerances or tolerances
-    check = ToleranceCheck(judged) if judged is not None else None
+    checks = _Checks(limits, tolerances)
     told.start("compare", len(dataset))
     asked = limits.metric if isinstance(limits.metric, UserMetric) else None
     with ExitStack() as stack:
         running = [stack.enter_context(runner) for runner in (reference, *candidates)]
         truth = _Truth(asked)
-        sides = [_Side(check, truth) for _ in candidates]
+        sides = [_Side(checks, truth) for _ in candidates]
         for sample in dataset:
             _run_sample(sample, running, truth, sides)
             told.advance()
@@ -133,11 +132,27 @@ class _Truth:
         return self.task.add(outputs[self.output], sample.label, sample.name)
 
 
+class _Checks:
+    """Output → Polygraphy's comparator with the tolerances that are the output's; made when first asked for."""
+
+    def __init__(self, limits: Limits, otherwise: Tolerances | None) -> None:
+        self._limits = limits
+        self._otherwise = otherwise
+        self._made: dict[str, ToleranceCheck | None] = {}
+
+    def of(self, output: str) -> ToleranceCheck | None:
+        """What judges this output; None where no tolerance was given."""
+        if output not in self._made:
+            judged = self._limits.of(output).tolerances or self._otherwise
+            self._made[output] = None if judged is None else ToleranceCheck(judged)
+        return self._made[output]
+
+
 class _Side:
     """One candidate's totals."""
 
-    def __init__(self, check: ToleranceCheck | None, truth: _Truth) -> None:
-        self._check = check
+    def __init__(self, checks: _Checks, truth: _Truth) -> None:
+        self._checks = checks
         self._truth = truth
         self._matching: Matching | None = None
         self._outputs: dict[str, OutputTotals] = {}
@@ -190,6 +205,7 @@ class _Side:
         one = OutputTotals(name)
         comparable = one.add(expected, found)
         self._energies[name].add(one)
-        if self._check is not None:
-            one.add_check(accepted=comparable and self._check.accepts(expected, found))
+        check = self._checks.of(name)
+        if check is not None:
+            one.add_check(accepted=comparable and check.accepts(expected, found))
         self._outputs[name].merge(one)

@@ -58,8 +58,10 @@ def _notes(measured: Measured, limits: Limits, accuracy: MetricAccuracy | None) 
     """What the reader should know, whatever the verdict."""
     notes = ["outputs were matched by position"] if measured.matching and measured.matching.by_position else []
     budgets = [] if accuracy is None or limits.max_drop is None else [(limits.max_drop, accuracy.rows)]
-    if limits.min_agreement is not None:
-        budgets += [(100 - limits.min_agreement, output.rows) for output in measured.outputs if output.rows]
+    for output in measured.outputs:
+        least = limits.of(output.name).min_agreement
+        if least is not None and output.rows:
+            budgets.append((100 - least, output.rows))
     coarse = [rows for budget, rows in budgets if 0 < budget < 100 / rows]
     if coarse:
         notes.append(f"one row is {100 / min(coarse):.2f} points")
@@ -110,15 +112,27 @@ def _finiteness(measured: Measured) -> Iterator[Finding]:
             )
 
 
+def _own_limits(measured: Measured, limits: Limits) -> Iterator[Finding]:
+    """Whether there is anything to hold the bounds of single outputs against."""
+    found = {output.name: output for output in measured.outputs}
+    for name, own in limits.outputs:
+        output = found.get(name)
+        if output is None:
+            yield "INCONCLUSIVE", f"the output {name} was not compared, and there is a limit for it"
+        elif own.min_sqnr_db is not None and not (output.is_float and output.elements):
+            yield "INCONCLUSIVE", f"{name} holds no floating-point numbers, so it has no SQNR"
+        elif own.min_agreement is not None and not output.rows:
+            yield "INCONCLUSIVE", f"{name} looks like neither class scores nor class numbers: no top-1 agreement"
+
+
 def _sqnr(measured: Measured, limits: Limits) -> Iterator[Finding]:
-    limit = limits.min_sqnr_db
-    if limit is None:
-        return
     floats = [output for output in measured.outputs if output.is_float and output.elements]
-    if not floats:
+    if limits.min_sqnr_db is not None and not floats:
         yield "INCONCLUSIVE", "no floating-point output was compared, so there is no SQNR"
     for output in floats:
-        value = output.sqnr_db
+        limit, value = limits.of(output.name).min_sqnr_db, output.sqnr_db
+        if limit is None:
+            continue
         if value is None and output.error_energy:
             yield "FAIL", f"{output.name} is all zero in the reference and not in the candidate"
         elif value is None:
@@ -130,13 +144,13 @@ def _sqnr(measured: Measured, limits: Limits) -> Iterator[Finding]:
 
 
 def _agreement(measured: Measured, limits: Limits) -> Iterator[Finding]:
-    limit = limits.min_agreement
-    if limit is None:
-        return
     answering = [output for output in measured.outputs if output.rows]
-    if not answering:
+    if limits.min_agreement is not None and not answering:
         yield "INCONCLUSIVE", "no output looks like class scores or class numbers, so there is no top-1 agreement"
     for output in answering:
+        limit = limits.of(output.name).min_agreement
+        if limit is None:
+            continue
         text = f"the top-1 answers of {output.name} agree in {output.rows_agreeing} of {output.rows} rows"
         if output.rows < SMALLEST_SAMPLE:
             few = _count(output.rows, "row")
@@ -148,11 +162,11 @@ def _agreement(measured: Measured, limits: Limits) -> Iterator[Finding]:
 
 
 def _tolerance(measured: Measured, limits: Limits) -> Iterator[Finding]:
-    tolerances = limits.tolerances
-    if tolerances is None:
-        return
-    bounds = f"atol {tolerances.atol:g} or rtol {tolerances.rtol:g}"
     for output in measured.outputs:
+        tolerances = limits.of(output.name).tolerances
+        if tolerances is None:
+            continue
+        bounds = f"atol {tolerances.atol:g} or rtol {tolerances.rtol:g}"
         refused = output.checked - output.accepted
         if refused:
             yield "FAIL", f"{output.name} is beyond {bounds} in {refused} of {output.checked} samples"
@@ -210,4 +224,9 @@ def _count(number: int, unit: str) -> str:
     return f"{number} {unit}{'s' * (number != 1)}"
 
 
-BOUNDS: tuple[Callable[[Measured, Limits], Iterator[Finding]], ...] = (_agreement, _sqnr, _tolerance)
+BOUNDS: tuple[Callable[[Measured, Limits], Iterator[Finding]], ...] = (
+    _own_limits,
+    _agreement,
+    _sqnr,
+    _tolerance,
+)

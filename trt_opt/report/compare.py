@@ -1,4 +1,4 @@
-"""A comparison, for people."""
+"""A comparison of models, for people."""
 
 from __future__ import annotations
 
@@ -8,15 +8,110 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trt_opt.report.show import short, size_text
 from trt_opt.values.accuracy import Comparison, OutputAccuracy, TaskAccuracy
 from trt_opt.values.metric import Interval, MetricAccuracy
+from trt_opt.values.model_comparison import LayerwiseComparison, MatchedTensor, ModelComparison, Side
+from trt_opt.values.timing import Timing
 
 COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 
 DASH = "\N{EN DASH}"
 
+BULLET = "\N{BULLET}"
+
 NEARLY_ALIKE = 0.15
 """Points or dB that the two sides of an interval may differ by and still be shown as one width."""
+
+
+MOST_TENSORS = 40
+"""Rows of a layerwise table for people; the JSON has all."""
+
+
+def show_models(result: ModelComparison, console: Console) -> None:
+    """Prints every comparison, speeds, where graphs part, and the sentences that matter."""
+    for comparison in result.comparisons:
+        show_comparison(comparison, console)
+    if result.timings:
+        console.print(_speeds(result))
+    for entry in result.layerwise:
+        console.print(_tensors(entry))
+    for finding in result.findings:
+        console.print(f"{BULLET} {finding}", markup=False, soft_wrap=True)
+    if len(result.comparisons) > 1:
+        console.print(Text.assemble((result.verdict, COLOURS[result.verdict]), f" {result.reason}"), soft_wrap=True)
+
+
+def _speeds(result: ModelComparison) -> Table:
+    table = Table(title="Speed, timed in turns", title_justify="left", title_style="table.title")
+    table.add_column("side", overflow="fold")
+    for heading in ("library", "per second", "median", "p99", "on the GPU", "size"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    timings = {timing.name: timing for timing in result.timings}
+    for side in result.sides:
+        table.add_row(Text(side.name), side.library, *_speed(timings.get(side.name)), _size(side))
+    return table
+
+
+def _speed(timing: Timing | None) -> tuple[str, ...]:
+    if timing is None:
+        return ("not timed", "-", "-", "-")
+    invalid = " (invalid)" if timing.problems else ""
+    compute = "-" if timing.compute is None else f"{timing.compute.median_ms:.3g} ms"
+    latency = timing.latency
+    return (
+        f"{_rate(timing.throughput_per_s)}{invalid}",
+        f"{latency.median_ms:.3g} ms",
+        f"{latency.p99_ms:.3g} ms",
+        compute,
+    )
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
+
+
+def _size(side: Side) -> str:
+    return size_text(side.onnx_bytes if side.engine_bytes is None else side.engine_bytes)
+
+
+def _tensors(entry: LayerwiseComparison) -> Table:
+    """The matched tensors in order; of many, those around the first that parts and those that fall the most."""
+    shown = _most_telling(entry)
+    left_out = len(entry.tensors) - len(shown)
+    more = f", {left_out} more in the JSON" if left_out else ""
+    title = f"{entry.candidate} layer by layer on {entry.samples} samples{more}"
+    table = Table(title=Text(title, style="table.title"), title_justify="left")
+    table.add_column("tensor", overflow="fold")
+    table.add_column("made by", overflow="fold")
+    for heading in ("SQNR", "of its inputs", "falls by"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for tensor in shown:
+        fall = "" if tensor.drop_db is None else f"{round(tensor.drop_db, 1) + 0.0:.1f} dB"
+        name = Text(short(tensor.partner), style="bold red" if tensor.partner == entry.first else "")
+        made_by = f"{tensor.operator} {short(tensor.node)}"
+        before = decibels_text(tensor.inputs_sqnr_db)
+        table.add_row(name, Text(made_by), _tensor_sqnr(tensor), before, fall)
+    return table
+
+
+def _most_telling(entry: LayerwiseComparison) -> list[MatchedTensor]:
+    if len(entry.tensors) <= MOST_TENSORS:
+        return list(entry.tensors)
+    places = {tensor.partner: place for place, tensor in enumerate(entry.tensors)}
+    first = places.get(entry.first or "", 0)
+    near = {place for place in range(first - 5, first + 6) if 0 <= place < len(entry.tensors)}
+    falls = sorted(range(len(entry.tensors)), key=lambda place: -(entry.tensors[place].drop_db or 0.0))
+    chosen = near | set(falls[: MOST_TENSORS - len(near)])
+    return [entry.tensors[place] for place in sorted(chosen)]
+
+
+def _tensor_sqnr(tensor: MatchedTensor) -> str:
+    if tensor.shapes_differ:
+        return "other shape"
+    if tensor.not_finite:
+        return "NaN or infinite"
+    return "identical" if tensor.identical else decibels_text(tensor.sqnr_db)
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:

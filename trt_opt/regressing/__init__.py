@@ -1,0 +1,1 @@
+"""Measuring, recording and checking, from files to a verdict."""
