@@ -96,3 +96,12 @@ def test_an_engine_gives_numbers_before_and_after_it_is_timed(engine: Runnable) 
         after = runner.infer(FEED)
     for name, array in before.items():
         np.testing.assert_array_equal(array, after[name])
+
+
+def test_layers_are_timed_by_tensorrts_profiler(engine: Runnable) -> None:
+    """By the engine's own names, in every version, and with a CUDA graph asked for as well."""
+    settings = TimingSettings(rounds=1, round_s=0.02, warm_up_s=0.2, cuda_graph=True, layers=True)
+    found = timing_of(engine, settings).layers
+    assert found
+    assert len({layer.name for layer in found}) == len(found)
+    assert all(layer.median_ms == pytest.approx(0.01) for layer in found)  # what the stand-in says of every layer

@@ -16,6 +16,7 @@ from store_entries import fill
 from typer.testing import Result
 
 from trt_opt.errors import RequestError
+from trt_opt.regressing.checking import latest_report
 from trt_opt.regressing.figures import figures_of, origins_of
 from trt_opt.regressing.recording import observations_of
 from trt_opt.samples import DIGITS
@@ -198,6 +199,18 @@ def test_an_invalid_run_is_kept_and_not_judged(regress: Regress, write: Write) -
     assert [point.is_valid for point in latency.points] == [True] * 12 + [False]
     assert regress("record", write()).exit_code == 0
     assert regress("check").exit_code == 0
+
+
+def test_invalid_figures_are_judged_with_where_that_is_allowed(regress: Regress, write: Write, tmp_path: Path) -> None:
+    """With --allow-invalid nights on a busy machine are a history like any other; without it they say nothing."""
+    busy = ("other processes kept the cores busy",)
+    for night in range(12):
+        assert regress("record", write(1.0 + 0.001 * (night % 3), problems=busy)).exit_code == 0
+    assert regress("check", "--allow-invalid").exit_code == 0
+    assert regress("record", write(5.0, problems=busy)).exit_code == 0
+    judged = report_of(regress("check", "--allow-invalid", "--json"))
+    assert verdicts(judged)["latency_ms"] == "FAIL"
+    assert verdicts(latest_report(tmp_path / "H.db"))["latency_ms"] == "INCONCLUSIVE"
 
 
 def test_another_environment_is_not_compared(regress: Regress, write: Write) -> None:

@@ -18,7 +18,7 @@ from trt_opt.bench.warm_up import PIECES, requests_for, warm_up
 from trt_opt.errors import StageError
 from trt_opt.values.engine import FileRecord
 from trt_opt.values.progress import Silent
-from trt_opt.values.timing import MemoryUse, RoundSamples, RunnerKind, TimedRunner, TimingSettings
+from trt_opt.values.timing import LayerTime, MemoryUse, RoundSamples, RunnerKind, TimedRunner, TimingSettings
 
 
 @dataclass
@@ -57,6 +57,9 @@ class Scripted:
 
     def memory(self) -> MemoryUse:
         return MemoryUse(peak_resident_bytes=7)
+
+    def layer_times(self, requests: int) -> tuple[LayerTime, ...]:
+        return (LayerTime("conv", "Conv", 1.0 / requests),)
 
 
 class NoWatch:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trt_opt.backends.process import FailedRequestError, Worker
 from trt_opt.errors import DataError, StageError
-from trt_opt.values.timing import MemoryUse, RoundSamples, RunnerKind, TimingSettings
+from trt_opt.values.timing import LayerTime, MemoryUse, RoundSamples, RunnerKind, TimingSettings
 
 WHICH_LIBRARY = "POLYGRAPHY_USE_TENSORRT_RTX"
 
@@ -122,6 +122,11 @@ class EngineRunner:
         """What it took on the GPU since before it was loaded, and the child's main memory."""
         answer = self._ask("memory", {}, LOAD_TIMEOUT_S)
         return MemoryUse(answer["peak_resident_bytes"], answer["gpu_bytes"])
+
+    def layer_times(self, requests: int) -> tuple[LayerTime, ...]:
+        """Runs the prepared request so often with TensorRT's profiler on, which forbids CUDA graphs."""
+        answer = self._ask("profile", {"requests": requests}, ROUND_TIMEOUT_S)
+        return tuple(LayerTime(name, "", median_ms) for name, median_ms in answer["layers"])
 
     def _fed(self, feed: Arrays) -> dict[str, Any]:
         """Writes the arrays where the child finds them."""

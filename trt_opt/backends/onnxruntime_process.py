@@ -20,7 +20,7 @@ from trt_opt.backends.rounded_halves import with_rounded_halves
 from trt_opt.errors import DataError, RequestError, TrtOptError, WorkerError
 from trt_opt.graph.query import graph_inputs
 from trt_opt.graph.save import save_model
-from trt_opt.values.timing import MemoryUse, RoundSamples, RunnerKind, TimingSettings
+from trt_opt.values.timing import LayerTime, MemoryUse, RoundSamples, RunnerKind, TimingSettings
 
 WORKER = Path(__file__).parent / "onnxruntime_worker"
 
@@ -115,6 +115,11 @@ class OnnxRuntimeProcess:
     def memory(self) -> MemoryUse:
         """The most main memory the child held, Python and ONNX Runtime included."""
         return MemoryUse(peak_resident_bytes=self._ask("memory", {}, LOAD_TIMEOUT_S)["peak_resident_bytes"])
+
+    def layer_times(self, requests: int) -> tuple[LayerTime, ...]:
+        """Runs the prepared request so often in a session of its own with ONNX Runtime's profiler on."""
+        request = {"requests": requests, "prefix": self._path("profile")}
+        return tuple(LayerTime(*entry) for entry in self._ask("profile", request, ROUND_TIMEOUT_S)["layers"])
 
     def _load(self) -> None:
         model = with_rounded_halves(self._model) if self._rounds_halves else self._model

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from trt_opt.errors import DataError, MissingError, StageError
 from trt_opt.values.hardware import numbers_of
-from trt_opt.values.timing import MemoryUse, RoundSamples, RunnerKind, TimingSettings
+from trt_opt.values.timing import LayerTime, MemoryUse, RoundSamples, RunnerKind, TimingSettings
 
 TRTEXEC_VARIABLE = "TRT_OPT_TRTEXEC"
 
@@ -191,6 +191,11 @@ class TrtexecRunner:
     def memory(self) -> MemoryUse:
         """Nothing: the process is gone."""
         return MemoryUse()
+
+    def layer_times(self, requests: int) -> tuple[LayerTime, ...]:
+        """Nothing: it is asked for whole requests alone."""
+        del requests
+        return ()
 
     def _run(self, command: Sequence[str]) -> None:
         try:

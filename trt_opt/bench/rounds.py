@@ -17,6 +17,9 @@ from trt_opt.values.engine import FileRecord
 from trt_opt.values.progress import Progress
 from trt_opt.values.timing import RoundSamples, RoundTiming, TimedRunner, Timing, TimingSettings, WarmUp
 
+PROFILED = 20
+"""Requests under the profiler, whose medians are shown."""
+
 LEAST_REQUESTS = 3
 """Of a round, so that its median is not a single request."""
 
@@ -153,6 +156,7 @@ class _Side:
             memory=contender.runner.memory(),
             build_s=contender.build_s,
             problems=tuple(self._problems()),
+            layers=contender.runner.layer_times(PROFILED) if self.settings.layers else (),
         )
 
     def _keep(self, samples: RoundSamples) -> None:

@@ -36,6 +36,9 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(help="ONNX Runtime's threads in one request.", show_default="its own choice")
     ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Time each layer too, behind the rounds, with the library's profiler.")
+    ] = False,
     rounds: Annotated[int, typer.Option(help="How often each side is timed, in turns.")] = 20,
     round_s: Annotated[float, typer.Option(help="How long a round lasts at least, seconds.")] = 0.2,
     warm_up_s: Annotated[float, typer.Option(help="How long a side may warm up, seconds.")] = 10.0,
@@ -66,7 +69,7 @@ def bench(
         require_free(output, force=force)
     request = BenchRequest(
         files=tuple(files),
-        settings=TimingSettings(rounds, round_s, warm_up_s, streams, cuda_graph, transfers, threads),
+        settings=TimingSettings(rounds, round_s, warm_up_s, streams, cuda_graph, transfers, threads, layers),
         batches=batches_from_text(batch),
         data=data,
         preprocess=preprocess,

@@ -15,6 +15,7 @@ from trt_opt.errors import StageError
 from trt_opt.values.progress import Progress
 from trt_opt.values.timing import (
     LatencySummary,
+    LayerTime,
     MemoryUse,
     RoundSamples,
     RunnerKind,
@@ -130,6 +131,9 @@ class _KeptRunner:
     def run_round(self, requests: int) -> RoundSamples:
         self.samples.append(self._runner.run_round(requests))
         return self.samples[-1]
+
+    def layer_times(self, requests: int) -> tuple[LayerTime, ...]:
+        return self._runner.layer_times(requests)
 
     def memory(self) -> MemoryUse:
         return self._runner.memory()

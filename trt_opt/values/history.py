@@ -65,7 +65,7 @@ class Run:
     """What was recorded together.
 
     Attributes:
-        id: Unique, and sorts by time: "20261125T054635Z-1f3a9c".
+        id: Unique, and sorts by time: "20261125T054635123456Z-1f3a9c".
         recorded_at: UTC, ISO 8601.
         label: The user's word for it: a commit, a build number.
         environment: Part of the machine → what it was, as text: what must be equal for figures to be compared beyond

@@ -31,6 +31,7 @@ class TimingSettings:
         cuda_graph: Whether the work is captured once and replayed as a CUDA graph; False where there is no GPU.
         transfers: Whether end-to-end latency includes the copies to and from the GPU.
         threads: ONNX Runtime's threads within one request; None leaves it to ONNX Runtime, and nothing else has them.
+        layers: Whether each layer is timed as well, in a pass of its own behind the rounds.
     """
 
     rounds: int = 20
@@ -40,6 +41,7 @@ class TimingSettings:
     cuda_graph: bool = False
     transfers: bool = True
     threads: int | None = None
+    layers: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("rounds", 1), ("streams", 1), ("threads", 1)):
@@ -81,6 +83,21 @@ class MemoryUse:
     gpu_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """One layer under the library's profiler, which slows everything down: shares say more than times.
+
+    Attributes:
+        name: The library's name for it, after fusion: "conv1 + relu1".
+        kind: Its operator, as far as the library says.
+        median_ms: Median over the requests, milliseconds.
+    """
+
+    name: str
+    kind: str
+    median_ms: float
+
+
 class TimedRunner(Runner, Protocol):
     """A runner in a process of its own that can time itself."""
 
@@ -105,6 +122,9 @@ class TimedRunner(Runner, Protocol):
 
     def memory(self) -> MemoryUse:
         """What it took so far."""
+
+    def layer_times(self, requests: int) -> tuple[LayerTime, ...]:
+        """Runs so many requests with the library's profiler on; nothing where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +204,7 @@ class Timing:
         memory: What it took.
         build_s: How long the engine's build took; None where no manifest says.
         problems: Why this timing is not to be trusted; empty when it is.
+        layers: Every layer's time, in order of execution; empty unless it was asked for.
     """
 
     name: str
@@ -204,6 +225,7 @@ class Timing:
     memory: MemoryUse = MemoryUse()
     build_s: float | None = None
     problems: tuple[str, ...] = ()
+    layers: tuple[LayerTime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

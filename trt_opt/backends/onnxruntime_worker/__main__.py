@@ -34,19 +34,25 @@ class Model:
         self.names: list[str] = []
         self.feed: dict[str, Any] = {}
         self.streams = 1
+        self.loaded: Answer = {}
 
     def load(self, request: Answer) -> Answer:
         """Loads a model file; with `threads` None ONNX Runtime takes as many as there are cores."""
-        options = onnxruntime.SessionOptions()
+        self.loaded = request
+        self.session = self._session()
+        self.names = [output.name for output in self.session.get_outputs()]
+        return {"version": onnxruntime.__version__}
+
+    def _session(self, profile: str | None = None) -> Any:
+        request, options = self.loaded, onnxruntime.SessionOptions()
         options.log_severity_level = SILENT
         if request["threads"] is not None:
             options.intra_op_num_threads = request["threads"]
         if not request["optimised"]:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        providers = ["CPUExecutionProvider"]
-        self.session = onnxruntime.InferenceSession(request["model"], options, providers=providers)
-        self.names = [output.name for output in self.session.get_outputs()]
-        return {"version": onnxruntime.__version__}
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        return onnxruntime.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
 
     def infer(self, request: Answer) -> Answer:
         """Runs the arrays of a file and writes the outputs to another."""
@@ -82,12 +88,44 @@ class Model:
         unit = 1 if sys.platform == "darwin" else 1024
         return {"peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
 
+    def profile(self, request: Answer) -> Answer:
+        """Runs the prepared request so often under ONNX Runtime's profiler; its file lies where `prefix` says."""
+        session = self._session(request["prefix"])
+        for _ in range(1 + request["requests"]):  # the first allocates
+            session.run(self.names, self.feed)
+        with open(session.end_profiling(), encoding="utf-8") as file:  # noqa: PTH123
+            events = json.load(file)
+        return {"layers": layers_of(events, request["requests"])}
+
     def _run(self, times: list[float], count: int) -> None:
         run, names, feed, clock = self.session.run, self.names, self.feed, time.perf_counter
         for _ in range(count):
             start = clock()
             run(names, feed)
             times.append(1e3 * (clock() - start))
+
+
+def layers_of(events: list[Answer], requests: int) -> list[list[Any]]:
+    """Name, operator and median milliseconds of every node in a profile, in order of execution, the first run left out.
+
+    A node within a loop runs more than once a request: its times are added up.
+    """
+    times: dict[str, list[float]] = {}
+    kinds: dict[str, str] = {}
+    for event in events:
+        name = event.get("name", "")
+        if event.get("cat") == "Node" and name.endswith("_kernel_time"):
+            node = name[: -len("_kernel_time")]
+            times.setdefault(node, []).append(event["dur"] / 1e3)
+            kinds[node] = event.get("args", {}).get("op_name", "")
+    return [[node, kinds[node], median_of_requests(found, requests)] for node, found in times.items()]
+
+
+def median_of_requests(found: list[float], requests: int) -> float:
+    """The median over the requests but the first, of a node's times in order."""
+    each = max(1, len(found) // (1 + requests))
+    sums = [sum(found[start : start + each]) for start in range(each, len(found), each)]
+    return float(np.median(sums or found))
 
 
 def arrays_of(request: Answer) -> dict[str, Any]:
@@ -101,7 +139,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     model = Model()
-    verbs = {verb: getattr(model, verb) for verb in ("load", "infer", "prepare", "time", "memory")}
+    verbs = {verb: getattr(model, verb) for verb in ("load", "infer", "prepare", "time", "memory", "profile")}
     for line in sys.stdin:
         request = json.loads(line)
         if request["verb"] not in verbs:  # "cancel": nothing here lets itself be stopped

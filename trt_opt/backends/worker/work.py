@@ -7,6 +7,7 @@ import sys
 import building
 import networks
 import probe
+import profiling
 import timing
 
 import engines
@@ -40,5 +41,6 @@ VERBS = {
     "prepare": timing.prepare,
     "time": timing.time,
     "memory": timing.memory,
+    "profile": profiling.profile,
     "unload": engines.unload,
 }

@@ -21,7 +21,7 @@ def latency_section(content: ReportContent) -> Section:
     found = _shortly_named(list(_timings(content)))
     if not found:
         return Section("speed", "Speed", missing=(MISSING,))
-    return Section("speed", "Speed", tuple(_texts(found)), tuple(_charts(found)), (_table(found),))
+    return Section("speed", "Speed", tuple(_texts(found)), tuple(_charts(found)), (_table(found), *_layers(found)))
 
 
 def _timings(content: ReportContent) -> Iterator[Timing]:
@@ -88,6 +88,24 @@ def _charts(found: Sequence[Timing]) -> Iterator[Chart]:
     ]
     spec = lines_chart(rounds, "round", "median latency in ms")
     yield Chart("Round by round", spec, "the median latency of every round of every side, in turns")
+
+
+def _layers(found: Sequence[Timing]) -> Iterator[Table]:
+    """Every layer's time, as the library calls it after fusion."""
+    for timing in found:
+        if timing.layers:
+            whole = sum(layer.median_ms for layer in timing.layers)
+            rows = tuple(
+                (
+                    words(layer.name),
+                    words(layer.kind),
+                    Cell(milliseconds_text(layer.median_ms), layer.median_ms),
+                    number(100 * layer.median_ms / whole if whole else None, ".1f", " %"),
+                )
+                for layer in timing.layers
+            )
+            heads = columns("layer", "operator", "time", "share", numeric=("time", "share"))
+            yield Table(f"{_label(timing, found)}: layers under the profiler", heads, rows, filterable=True)
 
 
 def _table(found: Sequence[Timing]) -> Table:

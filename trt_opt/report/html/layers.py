@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from trt_opt.report.bench import milliseconds_text
 from trt_opt.report.html.charts import bars_chart
 from trt_opt.report.html.page import Cell, Chart, Column, Section, Table, number, words
 from trt_opt.report.show import short
@@ -26,10 +27,14 @@ COLUMNS = (
     Column("SQNR alone", True, "It alone in INT8, at the model's worst output: low is bad."),
     Column("own SQNR", True, "It alone in INT8, at its own output."),
     Column("clipped", True, "The largest share of an input's elements beyond the threshold."),
+    Column("time", True, "Under the library's profiler, alone or with what it was fused with (bench --layers)."),
     Column("MACs", True, "Multiply-accumulate operations of one run."),
     Column("share", True, "Of the model's MACs."),
     Column("reason", about="Why this precision, and what dominates the error."),
 )
+
+
+TIME = next(place for place, column in enumerate(COLUMNS) if column.title == "time")
 
 
 def layers_section(content: ReportContent) -> Section:
@@ -41,7 +46,7 @@ def layers_section(content: ReportContent) -> Section:
     for manifest in content.manifests:
         report = _belonging(manifest, content.sensitivities)
         used += [] if report is None else [report]
-        tables.append(_plan_table(manifest, report))
+        tables.append(_plan_table(manifest, report, layer_times(manifest, content)))
     tables += [_sensitivity_table(report) for report in content.sensitivities if report not in used]
     charts = tuple(chart for report in content.sensitivities for chart in _charts(report))
     return Section("layers", "Layers", charts=charts, tables=tuple(tables), missing=tuple(missing))
@@ -71,7 +76,23 @@ def _charts(report: SensitivityReport) -> Iterator[Chart]:
     yield Chart(f"The {len(rows)} layers in which INT8 costs the most", bars_chart(rows, title), alt)
 
 
-def _plan_table(manifest: Manifest, report: SensitivityReport | None) -> Table:
+def layer_times(manifest: Manifest, content: ReportContent) -> dict[str, float]:
+    """Node → milliseconds of the engine's layer that holds it, or of the same node of its graph in ONNX Runtime.
+
+    A layer of several nodes counts in full for the first of them, and not for the others.
+    """
+    timings = [timing for benchmark in content.benchmarks for timing in benchmark.timings if timing.layers]
+    for timing in timings:
+        if timing.file.sha256 == manifest.engine.sha256:
+            nodes = {layer.name: layer.nodes for layer in manifest.layers}
+            return {(nodes.get(one.name) or (one.name,))[0]: one.median_ms for one in timing.layers}
+    for timing in timings:
+        if timing.file.sha256 == manifest.graph.sha256:
+            return {one.name.removeprefix("fused "): one.median_ms for one in timing.layers}
+    return {}
+
+
+def _plan_table(manifest: Manifest, report: SensitivityReport | None, times: Mapping[str, float]) -> Table:
     known = {} if report is None else {layer.node: layer for layer in report.layers}
     got = {mismatch.node: mismatch for mismatch in manifest.mismatches}
     rows = []
@@ -79,10 +100,16 @@ def _plan_table(manifest: Manifest, report: SensitivityReport | None) -> Table:
         other = got.get(layer.node)
         text = LABELS[layer.precision] + (f" (runs in {other.got})" if other else "")
         reason = "; ".join(filter(None, (layer.reason, other.because if other else "")))
-        rows.append(_row((layer.node, layer.op_type), (text, layer.precision), known, reason))
+        cells = _row((layer.node, layer.op_type), (text, layer.precision), known, reason)
+        time_ms = times.get(layer.node)
+        rows.append(cells if time_ms is None else (*cells[:TIME], _time(time_ms), *cells[TIME + 1 :]))
     used = [LABELS[kind] for kind in LABELS if manifest.precision.count(kind)]
     title = f"{manifest.model.name}, {manifest.variants[-1].name}"
     return Table(title, COLUMNS, tuple(rows), filterable=True, toggles=tuple(used))
+
+
+def _time(milliseconds: float) -> Cell:
+    return Cell(milliseconds_text(milliseconds), milliseconds)
 
 
 def _sensitivity_table(report: SensitivityReport) -> Table:
@@ -107,6 +134,7 @@ def _row(
         number(found.output.sqnr_db if found else None, ".1f", " dB"),
         number(found.own.sqnr_db if found else None, ".1f", " dB"),
         number(None if clipped is None else 100 * clipped, ".3g", " %"),
+        number(None),
         number(found.macs if found else None, ",.0f"),
         number(None if share is None else 100 * share, ".1f", " %"),
         words(said),

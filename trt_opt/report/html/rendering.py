@@ -7,11 +7,12 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trt_opt.errors import MissingError
-from trt_opt.report.html.page import Chart, Section
+from trt_opt.report.html.page import Chart, Section, Table
 from trt_opt.report.html.sections import sections_of
 from trt_opt.report.html.summary import summary_of
 from trt_opt.values.report_content import ReportContent
@@ -20,6 +21,9 @@ FOLDER = Path(__file__).parent
 
 EXPOSE = "window.vegaEmbed = vegaEmbed;"
 """What the bundle does with what is in it."""
+
+MOST_ROWS = 1500
+"""Of a table: some 0.7 MB of a page that shall stay below 2 MB with the 0.9 MB of the charting library."""
 
 PACKAGES = ("jinja2", "vl_convert")
 
@@ -55,7 +59,7 @@ def html_from_content(content: ReportContent) -> str:
     )
     environment.filters["identity"] = id
     environment.filters["code"] = _with_code
-    every = list(sections_of(content))
+    every = [_shortened(section) for section in sections_of(content)]
     sections = [section for section in every if not section.is_empty]
     charts = [chart for section in sections for chart in section.charts]
     return environment.get_template("report.html.j2").render(
@@ -69,6 +73,18 @@ def html_from_content(content: ReportContent) -> str:
         script=(FOLDER / "page.js").read_text(encoding="utf-8"),
         library=_library() if charts else "",
     )
+
+
+def _shortened(section: Section) -> Section:
+    """The section with long tables cut, and that said: a page of tens of thousands of rows is read by nobody."""
+    return replace(section, tables=tuple(map(_cut, section.tables)))
+
+
+def _cut(table: Table) -> Table:
+    if len(table.rows) <= MOST_ROWS:
+        return table
+    title = f"{table.title} (the first {MOST_ROWS} of {len(table.rows)} rows; the rest is in the JSON)"
+    return replace(table, title=title, rows=table.rows[:MOST_ROWS])
 
 
 def _with_code(text: str) -> Any:
