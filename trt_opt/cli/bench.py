@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,16 +25,10 @@ def bench(
     shape: Annotated[
         str | None, typer.Option(help="Shapes of dynamic inputs: name:1x3x224x224,…", show_default=False)
     ] = None,
-    streams: Annotated[int, typer.Option(help="Requests in flight at the same time.")] = 1,
-    cuda_graph: Annotated[
-        bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay an engine's kernels as a CUDA graph.")
-    ] = False,
-    transfers: Annotated[
-        bool, typer.Option("--transfers/--no-transfers", help="Copies to and from the GPU count in the latency.")
-    ] = True,
-    threads: Annotated[
-        int | None, typer.Option(help="ONNX Runtime's threads in one request.", show_default="its own choice")
-    ] = None,
+    streams: options.Streams = 1,
+    cuda_graph: options.CudaGraph = False,
+    transfers: options.Transfers = True,
+    threads: options.Threads = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="Time each layer too, behind the rounds, with the library's profiler.")
     ] = False,
@@ -49,9 +42,7 @@ def bench(
     allow_invalid: Annotated[
         bool, typer.Option("--allow-invalid", help="Exit with 0 even if the machine was not quiet.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the result as JSON too.", show_default=False)
-    ] = None,
+    output: options.ResultFile = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -51,9 +50,7 @@ def compare(
             show_default="TRT_OPT_TENSORRT_PYTHON, else the first that has it",
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the result as JSON too.", show_default=False)
-    ] = None,
+    output: options.ResultFile = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:

@@ -190,3 +190,16 @@ TensorrtPython = Annotated[
         show_default="TRT_OPT_TENSORRT_PYTHON, else the first that has it",
     ),
 ]
+ResultFile = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write the result as JSON too.", show_default=False)
+]
+Streams = Annotated[int, typer.Option(help="Requests in flight at the same time.")]
+Threads = Annotated[
+    int | None, typer.Option(help="ONNX Runtime's threads in one request.", show_default="ONNX Runtime's choice")
+]
+CudaGraph = Annotated[
+    bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay an engine's kernels as a CUDA graph.")
+]
+Transfers = Annotated[
+    bool, typer.Option("--transfers/--no-transfers", help="Copies to and from the GPU count in the latency.")
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,14 +35,10 @@ def ab(
     rounds: Annotated[int, typer.Option(help="How often each side is timed in a launch, in turns.")] = 5,
     round_s: Annotated[float, typer.Option(help="How long a round lasts, seconds.")] = 0.1,
     warm_up_s: Annotated[float, typer.Option(help="How long a side may warm up in a launch, seconds.")] = 1.0,
-    streams: Annotated[int, typer.Option(help="Requests in flight at the same time.")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(help="ONNX Runtime's threads in one request.", show_default="ONNX Runtime's choice")
-    ] = None,
-    cuda_graph: Annotated[bool, typer.Option("--cuda-graph/--no-cuda-graph", help="Replay a CUDA graph.")] = False,
-    transfers: Annotated[
-        bool, typer.Option("--transfers/--no-transfers", help="Copies to and from the GPU count as latency.")
-    ] = True,
+    streams: options.Streams = 1,
+    threads: options.Threads = None,
+    cuda_graph: options.CudaGraph = False,
+    transfers: options.Transfers = True,
     tensorrt_python: options.TensorrtPython = None,
     allow_inconclusive: Annotated[
         bool, typer.Option("--allow-inconclusive", help="Exit with 0 where nothing could be told.")
@@ -51,9 +46,7 @@ def ab(
     allow_invalid: Annotated[
         bool, typer.Option("--allow-invalid", help="Judge even if the machine was not quiet; both sides bore it.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the result as JSON too.", show_default=False)
-    ] = None,
+    output: options.ResultFile = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from trt_opt import __version__
 from trt_opt.errors import RequestError
-from trt_opt.regress.history import History
-from trt_opt.regressing.checking import check_run
+from trt_opt.regressing.checking import latest_report
 from trt_opt.run_report.distributions import distributions_of
 from trt_opt.run_report.reading import results_of
 from trt_opt.values.engine import Manifest
@@ -60,8 +59,7 @@ def content_of(request: ReportRequest, progress: Progress) -> ReportContent:
     """
     found = results_of(request.runs)
     if request.history is not None:
-        with History(request.history, writable=False) as history:
-            found["regressions"] += (check_run(history),)
+        found["regressions"] += (latest_report(Path(request.history)),)
     distributions: tuple[Distribution, ...] = ()
     if request.model is not None and request.calib_data is not None:
         distributions = distributions_of(

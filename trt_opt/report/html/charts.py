@@ -86,13 +86,15 @@ def lines_chart(rows: Rows, x: str, y: str, *, log_x: bool = False) -> dict[str,
         log_x: Whether the horizontal axis is logarithmic with base 2.
     """
     scale = {"type": "log", "base": 2} if log_x else {"zero": False, "nice": False}
+    ticks = {"values": sorted({row["x"] for row in rows})} if log_x else {"tickMinStep": 1}
+    axis = {"grid": False, "format": "d", **ticks}
     names = list(dict.fromkeys(str(row["name"]) for row in rows))
     return {
         "data": {"values": list(rows)},
         "height": 220,
         "mark": {"type": "line", "point": {"size": 28, "filled": True}, "strokeWidth": 1.5},
         "encoding": {
-            "x": {"field": "x", "type": "quantitative", "title": x, "scale": scale, "axis": {"grid": False}},
+            "x": {"field": "x", "type": "quantitative", "title": x, "scale": scale, "axis": axis},
             "y": {"field": "y", "type": "quantitative", "title": y, "scale": {"zero": False}},
             "color": {
                 "field": "name",
