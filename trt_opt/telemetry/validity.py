@@ -23,9 +23,6 @@ MOST_STOLEN_PCT = 10.0
 MOST_CLOCK_SPREAD = 0.10
 """Relative spread of the GPU's clock between readings under load."""
 
-TOLD_CLOCK_SPREAD = 0.02
-"""Spread from which on it is told; a step of the clock is 15 MHz, below 1 % of it."""
-
 IDLE = "gpu_idle"
 
 SLOWDOWNS = ("hw_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown", "sw_thermal_slowdown")
