@@ -24,7 +24,7 @@ FEWEST_AVERAGED = 5
 AVERAGED_SHARE = 0.75
 """Of a window's share, what its pseudo-median gets; its median has the rest."""
 
-CAUTION = 1.04
+CAUTION = 1.08
 """What is drawn again from figures has thinner tails than where they came from; found by simulation
 (scripts/benchmarks/regression_statistics.py) as what keeps every kind of noise below the chance that was asked for."""
 
