@@ -6,11 +6,16 @@ crashes without a driver.
 
 from __future__ import annotations
 
+import cudart
 import listening
 import networks
 
 LOADED = {}
 """The engine that is loaded, and its runner once it has run: under "engine" and "runner"."""
+
+
+CLEANUPS = []
+"""Functions that free what was made for the loaded engine elsewhere."""
 
 
 class UnusableEngineError(Exception):
@@ -29,11 +34,9 @@ def inspect(request, send):
 
 def load(request, send):
     """Makes an engine ready to run; one at a time."""
-    import timing
-
     unload(request, send)
     trt = networks.load_library()
-    before = timing.free_bytes()
+    before = cudart.free_bytes()
     engine, runtime, log = deserialised(trt, request)
     LOADED.update(engine=engine, runtime=runtime, log=log, free_before=before)
     return {"warnings": log.warnings, "version": trt.__version__}
@@ -44,10 +47,8 @@ def runner_of_loaded():
     from polygraphy.backend.trt import TrtRunner
 
     if "runner" not in LOADED:
-        import timing
-
-        if timing.needs_profile_of_its_own(LOADED["engine"]):
-            timing.release()
+        if needs_profile_of_its_own(LOADED["engine"]):
+            clean_up()
         runner = TrtRunner(LOADED["engine"])
         runner.activate()
         LOADED["runner"] = runner
@@ -96,12 +97,29 @@ def as_taken(engine, name, array):
 
 def unload(request, send):
     """Frees the loaded engine, if there is one."""
-    import timing
-
-    timing.release()
+    clean_up()
     forget_runner()
     LOADED.clear()
     return {}
+
+
+def clean_up():
+    """Frees what was made elsewhere: contexts, buffers."""
+    for free in CLEANUPS:
+        free()
+
+
+def needs_profile_of_its_own(engine):
+    """Whether each context needs an optimization profile that no other uses: so with dynamic shapes before TensorRT 10.
+
+    Source: IExecutionContext::setOptimizationProfileAsync of TensorRT 8.6's NvInferRuntime.h, and
+    PreviewFeature.PROFILE_SHARING_0806, which 10.0 made the rule.
+    """
+    trt = networks.load_library()
+    if trt.__name__ != "tensorrt" or int(trt.__version__.split(".")[0]) >= 10:
+        return False
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    return any(-1 in tuple(engine.get_tensor_shape(name)) for name in names)
 
 
 def forget_runner():

@@ -12,6 +12,7 @@ import sys
 import threading
 import time as clock
 
+import cudart
 import networks
 
 import engines
@@ -35,7 +36,7 @@ def prepare(request, send):
     release()
     feed = engines.fed(request)
     engine = engines.LOADED["engine"]
-    if needs_profile_of_its_own(engine):
+    if engines.needs_profile_of_its_own(engine):
         if request["streams"] > 1:
             text = "before TensorRT 10 contexts with dynamic shapes cannot share an optimization profile: --streams 1"
             raise TimingError(text)
@@ -75,27 +76,17 @@ def memory(request, send):
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     before = engines.LOADED.get("free_before")
-    gpu = None if before is None else max(0, before - free_bytes())
+    gpu = None if before is None else max(0, before - cudart.free_bytes())
     return {"peak_resident_bytes": peak, "gpu_bytes": gpu}
-
-
-def needs_profile_of_its_own(engine):
-    """Whether each context needs an optimization profile that no other uses: so with dynamic shapes before TensorRT 10.
-
-    Source: IExecutionContext::setOptimizationProfileAsync of TensorRT 8.6's NvInferRuntime.h, and
-    PreviewFeature.PROFILE_SHARING_0806, which 10.0 made the rule.
-    """
-    trt = networks.load_library()
-    if trt.__name__ != "tensorrt" or int(trt.__version__.split(".")[0]) >= 10:
-        return False
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    return any(-1 in tuple(engine.get_tensor_shape(name)) for name in names)
 
 
 def release():
     """Frees whatever the last preparation made."""
     while LANES:
         LANES.pop().close()
+
+
+engines.CLEANUPS.append(release)
 
 
 def run(lane, times, count):
@@ -121,39 +112,15 @@ class Times:
         self.enqueue_ms.append(enqueue_ms)
 
 
-def cudart():
-    """CUDA's runtime library, which Polygraphy has found and loaded."""
-    from polygraphy import cuda
-
-    return cuda.wrapper().handle
-
-
-def checked(code, what):
-    """Raises where a function of CUDA's runtime did not do what it was told.
-
-    Raises:
-        TimingError: With its code.
-    """
-    if code != 0:
-        raise TimingError("{} failed with CUDA error {}".format(what, code))
-
-
-def free_bytes():
-    """Free memory on the GPU."""
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    checked(cudart().cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)), "cudaMemGetInfo")
-    return free.value
-
-
 class Buffer:
     """An input or output: pinned host memory and, unless the engine reads it on the host, its twin on the GPU."""
 
     def __init__(self, size, on_host):
         self.size = max(1, size)
         self.host, self.device = ctypes.c_void_p(), ctypes.c_void_p()
-        checked(cudart().cudaMallocHost(ctypes.byref(self.host), ctypes.c_size_t(self.size)), "cudaMallocHost")
+        cudart.call("cudaMallocHost", ctypes.byref(self.host), ctypes.c_size_t(self.size))
         if not on_host:
-            checked(cudart().cudaMalloc(ctypes.byref(self.device), ctypes.c_size_t(self.size)), "cudaMalloc")
+            cudart.call("cudaMalloc", ctypes.byref(self.device), ctypes.c_size_t(self.size))
 
     @property
     def address(self):
@@ -165,16 +132,13 @@ class Buffer:
         if not self.device.value:
             return
         to, source = (self.device, self.host) if kind == TO_DEVICE else (self.host, self.device)
-        checked(
-            cudart().cudaMemcpyAsync(to, source, ctypes.c_size_t(self.size), kind, stream),
-            "cudaMemcpyAsync",
-        )
+        cudart.call("cudaMemcpyAsync", to, source, ctypes.c_size_t(self.size), kind, stream)
 
     def close(self):
         """Frees both."""
-        cudart().cudaFreeHost(self.host)
+        cudart.runtime().cudaFreeHost(self.host)
         if self.device.value:
-            cudart().cudaFree(self.device)
+            cudart.runtime().cudaFree(self.device)
 
 
 class Lane:
@@ -188,9 +152,9 @@ class Lane:
         self.context = engine.create_execution_context()
         if self.context is None:
             raise TimingError("TensorRT made no execution context: the GPU's memory may be full")
-        checked(cudart().cudaStreamCreate(ctypes.byref(self.stream)), "cudaStreamCreate")
+        cudart.call("cudaStreamCreate", ctypes.byref(self.stream))
         for event in (self.before, self.after):
-            checked(cudart().cudaEventCreate(ctypes.byref(event)), "cudaEventCreate")
+            cudart.call("cudaEventCreate", ctypes.byref(event))
         self.bind(engine, feed)
         if request["cuda_graph"]:
             self.enqueue()  # first runs allocate, which a capture may not
@@ -239,57 +203,55 @@ class Lane:
         if self.transfers:
             for buffer in self.inputs:
                 buffer.copy(TO_DEVICE, self.stream)
-        checked(cudart().cudaEventRecord(self.before, self.stream), "cudaEventRecord")
+        cudart.call("cudaEventRecord", self.before, self.stream)
         handed = clock.perf_counter()
         self.enqueue()
         taken = clock.perf_counter()
-        checked(cudart().cudaEventRecord(self.after, self.stream), "cudaEventRecord")
+        cudart.call("cudaEventRecord", self.after, self.stream)
         if self.transfers:
             for buffer in self.outputs:
                 buffer.copy(TO_HOST, self.stream)
         self.wait()
         end = clock.perf_counter()
         elapsed = ctypes.c_float()
-        code = cudart().cudaEventElapsedTime(ctypes.byref(elapsed), self.before, self.after)
-        checked(code, "cudaEventElapsedTime")
+        cudart.call("cudaEventElapsedTime", ctypes.byref(elapsed), self.before, self.after)
         return 1e3 * (end - start), elapsed.value, 1e3 * (taken - handed)
 
     def enqueue(self):
         """Hands the kernels to the GPU."""
         if self.graph is not None:
-            checked(cudart().cudaGraphLaunch(self.graph, self.stream), "cudaGraphLaunch")
+            cudart.call("cudaGraphLaunch", self.graph, self.stream)
         elif not self.context.execute_async_v3(self.stream.value):
             raise TimingError(" ".join(engines.LOADED["log"].errors) or "TensorRT did not run the engine")
 
     def captured(self):
         """The kernels of one request as a CUDA graph."""
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
-        checked(cudart().cudaStreamBeginCapture(self.stream, CAPTURE_THREAD_LOCAL), "cudaStreamBeginCapture")
+        cudart.call("cudaStreamBeginCapture", self.stream, CAPTURE_THREAD_LOCAL)
         taken = self.context.execute_async_v3(self.stream.value)
-        code = cudart().cudaStreamEndCapture(self.stream, ctypes.byref(graph))
+        code = cudart.runtime().cudaStreamEndCapture(self.stream, ctypes.byref(graph))
         if not taken or code != 0:
             text = "this engine cannot be captured in a CUDA graph (CUDA error {}): --no-cuda-graph"
             raise TimingError(text.format(code))
         flags = ctypes.c_ulonglong(0)
-        code = cudart().cudaGraphInstantiateWithFlags(ctypes.byref(executable), graph, flags)
-        checked(code, "cudaGraphInstantiateWithFlags")
-        cudart().cudaGraphDestroy(graph)
+        cudart.call("cudaGraphInstantiateWithFlags", ctypes.byref(executable), graph, flags)
+        cudart.runtime().cudaGraphDestroy(graph)
         return executable
 
     def wait(self):
         """Returns once the stream has done everything."""
-        checked(cudart().cudaStreamSynchronize(self.stream), "cudaStreamSynchronize")
+        cudart.call("cudaStreamSynchronize", self.stream)
 
     def close(self):
         """Frees all of it."""
         if self.graph is not None:
-            cudart().cudaGraphExecDestroy(self.graph)
+            cudart.runtime().cudaGraphExecDestroy(self.graph)
         self.context = None
         for buffer in self.inputs + self.outputs:
             buffer.close()
         for event in (self.before, self.after):
-            cudart().cudaEventDestroy(event)
-        cudart().cudaStreamDestroy(self.stream)
+            cudart.runtime().cudaEventDestroy(event)
+        cudart.runtime().cudaStreamDestroy(self.stream)
 
 
 def bits_of(trt, kind):
