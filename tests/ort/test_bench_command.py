@@ -222,3 +222,13 @@ def test_each_layer_is_timed_when_asked(folder: Path) -> None:
     assert {name: layer.kind for name, layer in found.items()} == {"small": "MatMul", "large": "MatMul"}
     assert found["large"].median_ms > 20 * found["small"].median_ms > 0
     assert benched("products.onnx").timings[0].layers == ()
+
+
+def test_a_reader_who_has_gone_is_no_failure_of_ours(tmp_path: Path) -> None:
+    """`trt-opt bench … | head -0` ends as shells expect of a broken pipe, tables too."""
+    command = [sys.executable, "-m", "trt_opt", "bench", MODEL, *QUICK]
+    environment = {**os.environ, "TRT_OPT_LOG": str(tmp_path / "log.txt")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=120) == 141

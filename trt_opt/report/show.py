@@ -15,6 +15,14 @@ WIDTH_OF_FILES = 160
 """Columns where the output is no terminal: tables must not be folded in a log."""
 
 
+class _Console(Console):
+    """A console that leaves it to the command line what a reader who has gone means."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises the error that was caught, where Rich would exit with 1."""
+        raise  # noqa: PLE0704  called by Rich while it handles a BrokenPipeError
+
+
 def show(value: T, render: Callable[[T, Console], None], stream: TextIO, *, as_json: bool) -> None:
     """Writes a value to a stream.
 
@@ -27,7 +35,7 @@ def show(value: T, render: Callable[[T, Console], None], stream: TextIO, *, as_j
     if as_json:
         stream.write(json_from_value(value))
         return
-    render(value, Console(file=stream, width=None if stream.isatty() else WIDTH_OF_FILES, highlight=False))
+    render(value, _Console(file=stream, width=None if stream.isatty() else WIDTH_OF_FILES, highlight=False))
 
 
 def size_text(count: int | None) -> str:
