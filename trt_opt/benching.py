@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -224,8 +223,3 @@ def via_from_text(text: str | None) -> Via | None:
     if text == "trtexec":
         return "trtexec"
     raise RequestError(f"engines are not timed by {text!r}", where="--via", hint="--via trtexec, or leave it out")
-
-
-def command_line() -> tuple[str, ...]:
-    """The arguments this program was called with."""
-    return tuple(sys.argv[1:])

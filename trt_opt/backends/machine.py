@@ -115,7 +115,7 @@ def machine(asked_python: str | None = None) -> Machine:
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory_bytes(),
         gpus=tuple(map(str, cuda.gpus)) or tuple(map(str, _device_files())),
         driver=driver_version(),
         packages=package_versions(),
@@ -144,7 +144,8 @@ def _board(found: Mapping[str, Any] | None) -> Board | None:
     return None if found is None else Board(found["model"], found["l4t"], jetpack_of(found["l4t"]))
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """Main memory; None where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from trt_opt.cli import options
-from trt_opt.cli.session import session, verb
+from trt_opt.cli.session import command_line, session, verb
 
 
 @verb
@@ -47,7 +47,7 @@ def bench(
     json: options.Json = False,
 ) -> None:
     """Time models and engines in turns, and watch the machine meanwhile; exits 1 if the run is invalid."""
-    from trt_opt.benching import BenchRequest, batches_from_text, benchmark, command_line, via_from_text
+    from trt_opt.benching import BenchRequest, batches_from_text, benchmark, via_from_text
     from trt_opt.cli.progress import TerminalProgress
     from trt_opt.files import require_free, write_atomically
     from trt_opt.report.bench import show_benchmark

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from trt_opt.cli import options
-from trt_opt.cli.session import session, verb
+from trt_opt.cli.session import command_line, session, verb
 
 Bounds = list[str] | None
 
@@ -55,7 +55,6 @@ def compare(
     json: options.Json = False,
 ) -> None:
     """Compare ONNX models and engines on data; exits 1 if a limit is missed or nothing could be told."""
-    import sys
     from dataclasses import replace
 
     from trt_opt.cli.progress import TerminalProgress
@@ -83,7 +82,7 @@ def compare(
         threshold_db=layerwise_sqnr,
         timing=replace(QUICK, rounds=rounds) if timing else None,
         pythons=tuple(tensorrt_python or ()),
-        command=tuple(sys.argv[1:]),
+        command=command_line(),
     )
     result = compared_models(request, TerminalProgress(session().err))
     if output is not None:

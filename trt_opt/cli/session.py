@@ -61,6 +61,11 @@ def session() -> Session:
     return _current[-1]
 
 
+def command_line() -> tuple[str, ...]:
+    """The arguments that the program was called with, which results keep."""
+    return tuple(sys.argv[1:])
+
+
 def verb(function: Callable[P, R]) -> Callable[P, R]:
     """Runs a verb in a session of its own and turns errors into messages and exit codes."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from trt_opt.compare.limits import Limits
 from trt_opt.compare.measured import Measured
 from trt_opt.compare.metrics import TOP1, Metric, UserMetric
-from trt_opt.values.accuracy import Verdict
+from trt_opt.values.accuracy import WORST_FIRST, Verdict
 from trt_opt.values.metric import MetricAccuracy, wilson_interval
 
 Finding = tuple[Verdict, str]
@@ -49,9 +49,6 @@ def judgement_of(measured: Measured, limits: Limits) -> Judgement:
     verdict = next(level for level in WORST_FIRST if any(found == level for found, _ in findings))
     notes = _notes(measured, limits, accuracy)
     return Judgement(verdict, "; ".join([text for found, text in findings if found == verdict] + notes), accuracy)
-
-
-WORST_FIRST: Sequence[Verdict] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 
 def _notes(measured: Measured, limits: Limits, accuracy: MetricAccuracy | None) -> list[str]:

@@ -17,13 +17,11 @@ from trt_opt.comparing.speed import NOT_TIMED, Speeds, speeds_of
 from trt_opt.datasets import open_dataset, preprocess_from_text
 from trt_opt.errors import MissingError, RequestError, StaleError
 from trt_opt.runnables import Runnable, runnable
-from trt_opt.values.accuracy import Comparison, Verdict
+from trt_opt.values.accuracy import WORST_FIRST, Comparison, Verdict
 from trt_opt.values.model_comparison import LayerwiseComparison, ModelComparison
 from trt_opt.values.progress import Progress
 from trt_opt.values.samples import Dataset
 from trt_opt.values.tensors import TensorSpec
-
-WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 RANDOM = "the data are random numbers, which say little of the accuracy on real ones"
 

@@ -12,11 +12,9 @@ from trt_opt.regress.history import Entry, History
 from trt_opt.regress.metrics import metric_of
 from trt_opt.regress.rows import Acceptance
 from trt_opt.regress.series import SeriesLimits, judge_series
-from trt_opt.values.accuracy import Verdict
+from trt_opt.values.accuracy import WORST_FIRST
 from trt_opt.values.history import Observation, Run
 from trt_opt.values.regression import RegressionReport, SeriesCheck, SeriesPoint
-
-RANKS: Mapping[Verdict, int] = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
 MACHINE_BOUND = frozenset({"latency_ms", "compute_ms", "throughput_per_s", "build_s", "memory_bytes"})
 """What hangs on the machine around the device; accuracies and sizes are compared from wherever they come."""
@@ -109,7 +107,9 @@ def check_run(history: History, request: CheckRequest = CheckRequest()) -> Regre
     times = {name: (at, name) for name, at in history.times().items()}
     accepted = [(one, times[one.run]) for one in history.acceptances() if times[one.run] <= times[run.id]]
     checks = [_check(one, run, history, accepted, request) for one in mine]
-    checks.sort(key=lambda check: (RANKS[check.verdict], -_severity(check), str(check.key), check.metric.name))
+    checks.sort(
+        key=lambda check: (WORST_FIRST.index(check.verdict), -_severity(check), str(check.key), check.metric.name)
+    )
     verdict = checks[0].verdict
     return RegressionReport(
         run=run.id,
@@ -205,6 +205,11 @@ def _is_usable(one: Observation, request: CheckRequest) -> bool:
 
 def _point(entry: Entry, *, is_valid: bool) -> SeriesPoint:
     return SeriesPoint(entry.run, entry.recorded_at, entry.label, entry.observation.value, is_valid)
+
+
+def _rank(check: SeriesCheck) -> tuple[int, float, str, str]:
+    """The worst first, and always in the same order."""
+    return WORST_FIRST.index(check.verdict), -_severity(check), str(check.key), check.metric.name
 
 
 def _severity(check: SeriesCheck) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from trt_opt.build.manifest import MANIFEST
 from trt_opt.errors import RecipeError, RequestError
 from trt_opt.regress.history import History
 from trt_opt.regressing.figures import Naming, Result, figures_of, origins_of
-from trt_opt.values.codec import value_from_json
+from trt_opt.values.codec import kind_from_json, value_from_json
 from trt_opt.values.engine import BuildOutcome, Manifest
 from trt_opt.values.history import Observation, Run, SeriesKey
 from trt_opt.values.machine_state import Environment
@@ -175,11 +174,7 @@ def _result(text: str, file: Path) -> Result:
 
 
 def _kind(text: str, where: str) -> str:
-    try:
-        plain = json.loads(text)
-    except ValueError as error:
-        raise RecipeError(f"not readable as JSON ({error})", where=where) from error
-    kind = plain.get("kind") if isinstance(plain, dict) else None
-    if not isinstance(kind, str):
+    kind = kind_from_json(text, where=where)
+    if kind is None:
         raise RecipeError("this is no result of trt-opt", where=where, hint="what bench, compare or build wrote")
     return kind

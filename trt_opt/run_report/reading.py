@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +9,7 @@ from typing import Any
 
 from trt_opt.build.manifest import MANIFEST
 from trt_opt.errors import RecipeError, RequestError
-from trt_opt.values.codec import value_from_json
+from trt_opt.values.codec import kind_from_json, value_from_json
 from trt_opt.values.engine import Manifest
 from trt_opt.values.model_comparison import ModelComparison
 from trt_opt.values.regression import ABResult, RegressionReport
@@ -44,43 +43,50 @@ def results_of(files: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """
     found: dict[str, list[Any]] = {field: [] for _, field in KINDS.values()}
     for file in files:
-        for path in _files(Path(file)):
-            kind, field = _kind_of(path)
-            found[field].append(value_from_json(kind, path.read_text(encoding="utf-8"), where=str(path)))
+        for path, text in _files(Path(file)):
+            kind, field = _kind_of(path, text)
+            found[field].append(value_from_json(kind, text, where=str(path)))
     return {field: tuple(values) for field, values in found.items()}
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """The file itself; of a folder its manifest, or every result in it."""
+def _files(path: Path) -> Iterator[tuple[Path, str]]:
+    """The file itself and its text; of a folder its manifest, or every result in it."""
     if not path.exists():
         raise RequestError("there is no such file or folder", where=str(path), hint=HINT)
     if not path.is_dir():
-        yield path
+        yield path, _text_of(path)
         return
     if (path / MANIFEST).is_file():
-        yield path / MANIFEST
+        yield path / MANIFEST, _text_of(path / MANIFEST)
         return
-    results = [file for file in sorted(path.rglob("*.json")) if _named_kind(file) in KINDS]
+    every = ((file, _text_of(file)) for file in sorted(path.rglob("*.json")))
+    results = [(file, text) for file, text in every if _named_kind(text) in KINDS]
     if not results:
         raise RequestError("this folder holds no result", where=str(path), hint=HINT)
     yield from results
 
 
-def _kind_of(path: Path) -> tuple[type, str]:
-    name = _named_kind(path)
+def _text_of(path: Path) -> str:
+    """What is in the file; nothing where it is no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"the file cannot be read ({error.strerror})", where=str(path)) from error
+    except UnicodeDecodeError:
+        return ""
+
+
+def _kind_of(path: Path, text: str) -> tuple[type, str]:
+    name = _named_kind(text)
     if name is None or name not in KINDS:
         what = "this is no result in JSON" if name is None else f"a report shows no {name}"
         raise RequestError(what, where=str(path), hint=HINT)
     return KINDS[name]
 
 
-def _named_kind(path: Path) -> str | None:
-    """What the file says it holds; None where it is no JSON of this package."""
+def _named_kind(text: str) -> str | None:
+    """What a text says it holds; None where it is no JSON of this package."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"the file cannot be read ({error.strerror})", where=str(path)) from error
-    except (ValueError, RecursionError):
+        return kind_from_json(text, where="")
+    except (RecipeError, RecursionError):
         return None
-    name = plain.get("kind") if isinstance(plain, dict) else None
-    return name if isinstance(name, str) else None

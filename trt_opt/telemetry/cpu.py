@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trt_opt.telemetry.reading import text_of
 from trt_opt.values.machine_state import CpuState
 
 PROC = Path("/proc")
@@ -41,7 +42,7 @@ class CpuTimes:
 
 def cpu_times() -> CpuTimes | None:
     """Processor times now; None where the system does not tell."""
-    rows = [row for row in map(str.split, _text(PROC / "stat").splitlines()) if row and row[0] in _names_of_cores()]
+    rows = [row for row in map(str.split, text_of(PROC / "stat").splitlines()) if row and row[0] in _names_of_cores()]
     if not rows or any(len(row) < 9 for row in rows):
         return None
     ticks = os.sysconf("SC_CLK_TCK")
@@ -71,7 +72,7 @@ def cpu_state(since: CpuTimes | None, now: CpuTimes | None) -> CpuState:
 
 def cpu_name() -> str:
     """The processor's name, as /proc/cpuinfo or Python knows it."""
-    found = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", _text(PROC / "cpuinfo"), re.MULTILINE)
+    found = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", text_of(PROC / "cpuinfo"), re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
@@ -80,14 +81,6 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def memory_bytes() -> int | None:
-    """Main memory."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def descendants(process: int) -> set[int]:
@@ -115,7 +108,7 @@ def _own_seconds(ticks: int) -> Iterator[float]:
 
 def _after_name(entry: Path) -> list[str]:
     """The fields of /proc/N/stat behind the name, which may hold spaces and brackets: state, parent, and so on."""
-    return _text(entry / "stat").rpartition(")")[2].split()
+    return text_of(entry / "stat").rpartition(")")[2].split()
 
 
 def _processes() -> Iterable[Path]:
@@ -131,23 +124,16 @@ def _names_of_cores() -> set[str]:
     return {f"cpu{number}" for number in numbers}
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
 def _governor() -> str | None:
-    found = {_text(path).strip() for path in CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}
+    found = {text_of(path).strip() for path in CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}
     return "+".join(sorted(found)) or None
 
 
 def _frequency_mhz() -> float | None:
     # "<unknown>" where a core sleeps
-    khz = [_text(path).strip() for path in CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    khz = [text_of(path).strip() for path in CPUS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
     mhz = [int(text) / 1e3 for text in khz if text.isdecimal()]
-    mhz = mhz or [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", _text(PROC / "cpuinfo"), re.M)]
+    mhz = mhz or [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", text_of(PROC / "cpuinfo"), re.M)]
     return sum(mhz) / len(mhz) if mhz else None
 
 
@@ -159,11 +145,11 @@ def _load() -> float | None:
 
 
 def _temperature_c() -> float | None:
-    zones = [_text(path).strip() for path in ZONES.glob("thermal_zone*/temp")]
+    zones = [text_of(path).strip() for path in ZONES.glob("thermal_zone*/temp")]
     return max((int(text) / 1e3 for text in zones if re.fullmatch(r"-?\d+", text)), default=None)
 
 
 def _throttled() -> int | None:
     """How often cores were throttled for heat since the machine started."""
-    counts = [_text(path).strip() for path in CPUS.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    counts = [text_of(path).strip() for path in CPUS.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
     return sum(int(text) for text in counts if text.isdecimal()) if counts else None

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trt_opt.backends.probing import root
+from trt_opt.telemetry.reading import text_of
 from trt_opt.values.machine_state import JetsonState
 
 MODEL = "proc/device-tree/model"
@@ -24,7 +25,7 @@ RAILS = "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*"
 
 def board_name() -> str | None:
     """The Jetson's model; None on anything else."""
-    name = _text(root() / MODEL).strip("\0\n ")
+    name = text_of(root() / MODEL).strip("\0\n ")
     return name if re.search(r"jetson|tegra|orin|xavier|thor", name, re.IGNORECASE) else None
 
 
@@ -46,11 +47,11 @@ def jetson_state() -> JetsonState | None:
 
 def _power_mode() -> str | None:
     """The mode of nvpmodel by its name: "pmode:0002" in its status, named in its configuration."""
-    status = re.search(r"pmode:(\d+)", _text(root() / STATUS))
+    status = re.search(r"pmode:(\d+)", text_of(root() / STATUS))
     if status is None:
         return None
     number = int(status[1])
-    named = re.search(rf"<\s*POWER_MODEL\s+ID={number}\s+NAME=(\S+?)\s*>", _text(root() / MODES))
+    named = re.search(rf"<\s*POWER_MODEL\s+ID={number}\s+NAME=(\S+?)\s*>", text_of(root() / MODES))
     return named[1] if named else str(number)
 
 
@@ -62,7 +63,7 @@ def _is_pinned(gpu: Path) -> bool | None:
 
 def _temperatures() -> Iterator[tuple[str, float]]:
     for zone in _found((ZONES,)):
-        name, milli = _text(zone / "type").strip(), _number(zone / "temp")
+        name, milli = text_of(zone / "type").strip(), _number(zone / "temp")
         if name and milli is not None:
             yield name, milli / 1e3
 
@@ -71,7 +72,7 @@ def _powers() -> Iterator[tuple[str, float]]:
     """Power of every rail, watts: the INA3221 gives millivolts and milliamperes."""
     for monitor in _found((RAILS,)):
         for number in (1, 2, 3):
-            name = _text(monitor / f"in{number}_label").strip()
+            name = text_of(monitor / f"in{number}_label").strip()
             millivolts, milliamperes = _number(monitor / f"in{number}_input"), _number(monitor / f"curr{number}_input")
             if name and millivolts is not None and milliamperes is not None:
                 yield name, millivolts * milliamperes / 1e6
@@ -82,15 +83,8 @@ def _found(patterns: tuple[str, ...]) -> Iterator[Path]:
         yield from sorted(root().glob(pattern))
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
 def _number(path: Path) -> float | None:
-    text = _text(path).strip()
+    text = text_of(path).strip()
     return float(text) if re.fullmatch(r"-?\d+", text) else None
 
 

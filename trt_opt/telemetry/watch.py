@@ -7,6 +7,7 @@ import platform
 from datetime import datetime, timezone
 from types import TracebackType
 
+from trt_opt.backends.machine import memory_bytes
 from trt_opt.telemetry import cpu, jetson, nvml
 from trt_opt.telemetry.validity import notes_of, problems_of
 from trt_opt.values.machine_state import Environment, MachineIdentity, MachineState, Moment
@@ -19,7 +20,7 @@ def machine_identity() -> MachineIdentity:
         host=platform.node(),
         cpu=cpu.cpu_name(),
         cores=cpu.usable_cores(),
-        memory_bytes=cpu.memory_bytes(),
+        memory_bytes=memory_bytes(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         gpu=gpu.get("gpu"),
         gpu_uuid=gpu.get("gpu_uuid"),

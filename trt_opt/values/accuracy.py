@@ -11,6 +11,9 @@ from trt_opt.values.metric import Interval, MetricAccuracy, wilson_interval
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 """INCONCLUSIVE is never a pass: nothing compared, unequal counts, or an invalid measurement."""
 
+WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
+"""Of several verdicts the first of these is the whole's."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutputAccuracy:

@@ -66,6 +66,24 @@ def value_from_json(kind: type[T], text: str, *, where: str) -> T:
     return typing.cast(T, _value_from_plain(kind, plain, where))
 
 
+def kind_from_json(text: str, *, where: str) -> str | None:
+    """What the text says it holds; None where it is JSON of somebody else.
+
+    Args:
+        text: The JSON text.
+        where: The file's name, for error messages.
+
+    Raises:
+        RecipeError: Not JSON.
+    """
+    try:
+        plain = json.loads(text)
+    except ValueError as error:
+        raise RecipeError(f"not readable as JSON ({error})", where=where) from error
+    kind = plain.get("kind") if isinstance(plain, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
 def _plain_fields(value: object) -> dict[str, Any]:
     fields = dataclasses.fields(value)  # type: ignore[arg-type]
     return {field.name: plain_from_value(getattr(value, field.name)) for field in fields}

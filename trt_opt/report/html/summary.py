@@ -9,12 +9,10 @@ from trt_opt.report.compare import accuracy_text
 from trt_opt.report.html.open_verdict import is_open
 from trt_opt.report.html.page import Table, columns, words
 from trt_opt.report.show import size_text
-from trt_opt.values.accuracy import Verdict
+from trt_opt.values.accuracy import WORST_FIRST, Verdict
 from trt_opt.values.engine import Manifest
 from trt_opt.values.model_comparison import Side
 from trt_opt.values.report_content import ReportContent
-
-WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 
 @dataclass(frozen=True, slots=True)
